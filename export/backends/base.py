@@ -1,0 +1,102 @@
+"""What a backend must answer. One backend is one file beside this one.
+
+Exporting and running are separate questions (Core ML exports on Linux but runs on a Mac only), so
+the runner of a backend is a file of `runtime_checks/runners` under the same name.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Protocol
+
+from torch import nn
+
+from ..errors import RecipeError
+from ..registry import Registry
+from ..types import GraphStats, ModelSpec, Precision, Recipe
+
+
+class Backend(Protocol):
+    """Turns a canonical module into one file (or package directory)."""
+
+    suffix: str
+    rewrites: tuple[str, ...]
+
+    def unavailable(self) -> str | None:
+        """Why this backend cannot export here, or None."""
+        ...
+
+    def refuses(self, spec: ModelSpec, recipe: Recipe) -> str | None:
+        """Why this backend cannot do this recipe for this model, or None."""
+        ...
+
+    def export(self, module: nn.Module, spec: ModelSpec, recipe: Recipe, out: Path) -> GraphStats:
+        """Write the artifact of an already rewritten module to `out`.
+
+        The same inputs must write the same bytes. With the recipe's option `dynamic_length` the
+        artifact takes any number of samples.
+        """
+        ...
+
+    def tool_versions(self) -> dict[str, str]:
+        """Versions of the libraries that shaped the artifact."""
+        ...
+
+
+BACKENDS: Registry[Backend] = Registry("backend", "export.backends")
+register_backend = BACKENDS.register
+
+RECIPES: dict[str, Recipe] = {}
+
+
+def register_recipe(recipe: Recipe) -> Recipe:
+    """Register a recipe under `backend/name`; a duplicate raises ValueError."""
+    key = f"{recipe.backend}/{recipe.name}"
+    if key in RECIPES:
+        raise ValueError(f"recipe {key!r} is registered twice")
+    RECIPES[key] = recipe
+    return recipe
+
+
+def fp_recipes(backend: str, *, fp16_compute: bool | None) -> None:
+    """Register fp32, and fp16 (True: computed in fp16, False: stored only, None: not at all)."""
+    register_recipe(
+        Recipe(
+            name="fp32",
+            backend=backend,
+            weight_precision=Precision.FP32,
+            activation_precision=Precision.FP32,
+        )
+    )
+    if fp16_compute is not None:
+        register_recipe(
+            Recipe(
+                name="fp16",
+                backend=backend,
+                weight_precision=Precision.FP16,
+                activation_precision=Precision.FP16 if fp16_compute else Precision.FP32,
+            )
+        )
+
+
+def select_recipes(backends: list[str], recipes: list[str]) -> list[Recipe]:
+    """Recipes by backend and recipe name (empty lists: every backend, `fp32`).
+
+    Raises `RecipeError` when a name is unknown or a combination does not exist.
+    """
+    chosen_backends = backends or list(BACKENDS)
+    for backend in chosen_backends:
+        BACKENDS[backend]
+    known = sorted({r.name for r in RECIPES.values()})
+    selected: list[Recipe] = []
+    for name in recipes or ["fp32"]:
+        matching = [r for b in chosen_backends if (r := RECIPES.get(f"{b}/{name}"))]
+        missing = [b for b in backends if f"{b}/{name}" not in RECIPES]
+        if name not in known or not matching or missing:
+            raise RecipeError(
+                name,
+                found=f"no such recipe{' for ' + ', '.join(missing) if missing else ''}",
+                expected=f"one of {', '.join(sorted(RECIPES))}",
+            )
+        selected += matching
+    return selected

@@ -1,0 +1,36 @@
+"""The command `diarport`: one module a command, composed here."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from ..errors import ExportError
+from . import build, check, doctor, models, recipes, verify
+
+EXIT_CODES = (
+    "Exit codes: 0 pass, 1 parity failed, 2 bad input or usage, "
+    "3 a backend that was asked for by name is unavailable."
+)
+
+app = typer.Typer(
+    name="diarport",
+    help="Export speaker diarization networks to phones and prove that they still work there.",
+    epilog=EXIT_CODES,
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+)
+for module in (build, check, verify, models, recipes, doctor):
+    app.command(module.__name__.rsplit(".", 1)[1])(module.command)
+
+
+def main() -> None:
+    """Run the command line; expected errors become one message and a stable exit code."""
+    try:
+        app()
+    except ExportError as error:
+        typer.secho(f"error: {error}", fg="red", err=True)
+        sys.exit(error.exit_code)

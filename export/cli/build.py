@@ -1,0 +1,5 @@
+"""`diarport build`."""
+
+
+def command() -> None:
+    """To be written."""

@@ -1,0 +1,5 @@
+"""`diarport check`."""
+
+
+def command() -> None:
+    """To be written."""

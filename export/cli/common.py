@@ -1,0 +1,83 @@
+"""What the commands share: option types, progress bars, output in text or JSON."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ..progress import Progress, silent
+
+ModelArgument = Annotated[
+    str,
+    typer.Argument(
+        help="Zoo name (see `diarport models`), checkpoint file or folder, or Hugging Face id."
+    ),
+]
+BackendOption = Annotated[
+    list[str] | None,
+    typer.Option("--backend", "-b", help="Backend; can be repeated. Default: all."),
+]
+RecipeOption = Annotated[
+    list[str] | None,
+    typer.Option("--recipe", "-r", help="Recipe; can be repeated. Default: fp32."),
+]
+AudioOption = Annotated[
+    list[Path] | None,
+    typer.Option(
+        help="Audio file, folder or list file (.lst); can be repeated. "
+        "Default: the two-speaker recording inside pyannote.audio."
+    ),
+]
+RttmOption = Annotated[
+    Path | None, typer.Option(help="Who speaks when in the audio, as RTTM; needed for DER.")
+]
+WindowOption = Annotated[
+    float | None,
+    typer.Option("--window-s", min=0.1, help="Window in seconds. Default: as trained."),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
+QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")]
+
+
+def say(text: str, *, quiet: bool = False) -> None:
+    """Print a line for people, on stderr, so that stdout stays for results."""
+    if not quiet:
+        typer.echo(text, err=True)
+
+
+def print_json(data: Any) -> None:
+    """Print a result for programs, on stdout."""
+    typer.echo(json.dumps(data, indent=2, sort_keys=True, allow_nan=False))
+
+
+@contextmanager
+def progress_bar(*, quiet: bool = False) -> Iterator[Progress]:
+    """Progress with remaining time on stderr; silent when quiet or not a terminal."""
+    if quiet or not sys.stderr.isatty():
+        yield silent
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bars
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(elapsed_when_finished=True),
+    )
+    with Bars(*columns, console=Console(stderr=True)) as bars:
+        tasks: dict[str, Any] = {}
+
+        def report(stage: str, done: int, total: int) -> None:
+            if stage not in tasks:
+                tasks[stage] = bars.add_task(stage, total=total)
+            bars.update(tasks[stage], completed=done, total=total)
+
+        yield report

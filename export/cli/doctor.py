@@ -1,0 +1,5 @@
+"""`diarport doctor`."""
+
+
+def command() -> None:
+    """To be written."""

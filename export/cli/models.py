@@ -1,0 +1,5 @@
+"""`diarport models`."""
+
+
+def command() -> None:
+    """To be written."""

@@ -1,0 +1,5 @@
+"""`diarport recipes`."""
+
+
+def command() -> None:
+    """To be written."""

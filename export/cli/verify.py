@@ -1,0 +1,5 @@
+"""`diarport verify`."""
+
+
+def command() -> None:
+    """To be written."""

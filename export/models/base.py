@@ -1,0 +1,42 @@
+"""What an architecture must answer. One architecture is one file beside this one."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+from torch import Tensor, nn
+
+from ..registry import Registry
+from ..types import ModelSpec
+
+
+class Architecture(Protocol):
+    """Builds, describes and flattens models of one kind."""
+
+    def build(self, config: dict[str, Any]) -> nn.Module:
+        """A model in evaluation mode with fresh weights, from a plain-JSON configuration."""
+        ...
+
+    def config(self, model: nn.Module) -> dict[str, Any]:
+        """The configuration that `build` makes this model's skeleton from."""
+        ...
+
+    def spec(self, model: nn.Module, *, name: str, licence: str, trained_on: str) -> ModelSpec:
+        """The model's contract for windows of its own length."""
+        ...
+
+    def with_window(self, model: nn.Module, spec: ModelSpec, window_s: float) -> ModelSpec:
+        """The contract for windows of another length."""
+        ...
+
+    def canonical(self, model: nn.Module) -> nn.Module:
+        """The same computation as a plain module that shares no weights with the model."""
+        ...
+
+    def example_inputs(self, spec: ModelSpec) -> tuple[Tensor, ...]:
+        """Random inputs of the spec's shapes, for tracing."""
+        ...
+
+
+MODELS: Registry[Architecture] = Registry("architecture", "export.models")
+register_model = MODELS.register

@@ -1,0 +1,263 @@
+"""PyanNet: SincNet front-end, LSTM layers, linear layers, classifier (pyannote.audio's own).
+
+Bredin and Laurent, "End-to-end speaker segmentation for overlap-aware resegmentation", 2021;
+powerset output: Plaquet and Bredin, "Powerset multi-class cross entropy loss for neural speaker
+diarization", 2023.
+"""
+
+from __future__ import annotations
+
+import copy
+import re
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..errors import CheckpointError
+from ..pyannote_import import pyannote_audio
+from ..types import FrameGeometry, ModelSpec, TensorSpec
+from .base import register_model
+
+STUDENT_NAME = re.compile(r"sinc-(?P<layers>[1-9])(?P<kind>bi|uni)(?:-(?P<linear>[0-9])lin)?")
+
+
+class SincFrontEnd(nn.Module):
+    """pyannote's SincNet block as a plain module: [batch, 1, samples] -> [batch, 60, frames]."""
+
+    def __init__(self, sincnet: nn.Module) -> None:
+        super().__init__()
+        self.wav_norm1d: nn.Module = sincnet.wav_norm1d  # type: ignore[assignment]
+        self.conv1d: nn.ModuleList = sincnet.conv1d  # type: ignore[assignment]
+        self.pool1d: nn.ModuleList = sincnet.pool1d  # type: ignore[assignment]
+        self.norm1d: nn.ModuleList = sincnet.norm1d  # type: ignore[assignment]
+
+    def forward(self, waveform: Tensor) -> Tensor:
+        """Features of a window."""
+        x: Tensor = self.wav_norm1d(waveform)
+        for index, (conv, pool, norm) in enumerate(
+            zip(self.conv1d, self.pool1d, self.norm1d, strict=True)
+        ):
+            x = conv(x)
+            if index == 0:
+                x = torch.abs(x)
+            x = F.leaky_relu(norm(pool(x)))
+        return x
+
+
+class SegmentationNet(nn.Module):
+    """Canonical segmentation network: [batch, 1, samples] -> [batch, frames, classes].
+
+    The recurrence is a list of one-layer modules, so that a rewrite or a bisection sees each
+    layer; in evaluation mode (no dropout) this equals the stacked module exactly.
+    """
+
+    def __init__(
+        self,
+        *,
+        frontend: nn.Module,
+        recurrent: list[nn.Module],
+        linear: list[nn.Module],
+        classifier: nn.Module,
+        activation: nn.Module,
+    ) -> None:
+        super().__init__()
+        self.frontend = frontend
+        self.recurrent = nn.ModuleList(recurrent)
+        self.linear = nn.ModuleList(linear)
+        self.classifier = classifier
+        self.activation = activation
+
+    def forward(self, waveform: Tensor) -> Tensor:
+        """Scores of a window: probabilities (sigmoid) or log-probabilities (log-softmax)."""
+        x: Tensor = self.frontend(waveform).transpose(1, 2)
+        for layer in self.recurrent:
+            x, _ = layer(x)
+        for linear in self.linear:
+            x = F.leaky_relu(linear(x))
+        scores: Tensor = self.activation(self.classifier(x))
+        return scores
+
+
+def split_lstm(lstm: nn.LSTM) -> list[nn.Module]:
+    """One-layer LSTMs that in sequence compute what a stacked LSTM computes in evaluation mode."""
+    layers: list[nn.Module] = []
+    suffixes = ["", "_reverse"] if lstm.bidirectional else [""]
+    for index in range(lstm.num_layers):
+        width = lstm.input_size if index == 0 else lstm.hidden_size * len(suffixes)
+        layer = nn.LSTM(
+            width,
+            lstm.hidden_size,
+            batch_first=True,
+            bidirectional=lstm.bidirectional,
+            dtype=next(lstm.parameters()).dtype,
+        )
+        state = {
+            f"{kind}_l0{suffix}": getattr(lstm, f"{kind}_l{index}{suffix}").detach().clone()
+            for kind in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+            for suffix in suffixes
+        }
+        layer.load_state_dict(state)
+        layers.append(layer.eval())
+    return layers
+
+
+def student_config(name: str, *, window_s: float = 5.0, classes: int = 3) -> dict[str, Any]:
+    """Configuration of a student by its name.
+
+    `sinc-1bi` is SincNet, one bidirectional LSTM layer of 128, one linear layer of 128;
+    `sinc-2uni-2lin` two unidirectional layers and two linear ones. Raises CheckpointError on a
+    name outside the family.
+    """
+    match = STUDENT_NAME.fullmatch(name)
+    if match is None:
+        raise CheckpointError(
+            name,
+            found="not the name of a student",
+            expected="a name such as sinc-1bi, sinc-2uni or sinc-2bi-2lin",
+        )
+    return {
+        "sincnet": {"stride": 10},
+        "lstm": {
+            "hidden_size": 128,
+            "num_layers": int(match["layers"]),
+            "bidirectional": match["kind"] == "bi",
+            "monolithic": True,
+            "dropout": 0.0,
+        },
+        "linear": {"hidden_size": 128, "num_layers": int(match["linear"] or 1)},
+        "sample_rate": 16000,
+        "num_channels": 1,
+        "specifications": {
+            "window_s": window_s,
+            "classes": [f"speaker#{i + 1}" for i in range(classes)],
+            "powerset_max_classes": None,
+        },
+    }
+
+
+@register_model("PyanNet")
+class PyanNetArchitecture:
+    """pyannote.audio.models.segmentation.PyanNet in both directions."""
+
+    def build(self, config: dict[str, Any]) -> nn.Module:
+        """A PyanNet in evaluation mode; its weights are random until a state dict is loaded."""
+        pyannote_audio()
+        from pyannote.audio.core.task import Problem, Resolution, Specifications
+        from pyannote.audio.models.segmentation import PyanNet
+
+        given = config["specifications"]
+        powerset = given["powerset_max_classes"]
+        problem = (
+            Problem.MULTI_LABEL_CLASSIFICATION
+            if powerset is None
+            else Problem.MONO_LABEL_CLASSIFICATION
+        )
+        model: Any = PyanNet(**{k: v for k, v in config.items() if k != "specifications"})
+        model.specifications = Specifications(
+            problem=problem,
+            resolution=Resolution.FRAME,
+            duration=given["window_s"],
+            classes=list(given["classes"]),
+            powerset_max_classes=powerset,
+            permutation_invariant=True,
+        )
+        model.build()
+        module: nn.Module = model.eval()
+        return module
+
+    def config(self, model: nn.Module) -> dict[str, Any]:
+        """Plain-JSON configuration of a PyanNet."""
+        net: Any = model
+        specifications = net.specifications
+        hparams = {k: dict(net.hparams[k]) for k in ("sincnet", "lstm", "linear")}
+        for derived in ("sample_rate", "batch_first"):
+            for block in hparams.values():
+                block.pop(derived, None)
+        return hparams | {
+            "sample_rate": int(net.hparams.sample_rate),
+            "num_channels": int(net.hparams.num_channels),
+            "specifications": {
+                "window_s": float(specifications.duration),
+                "classes": list(specifications.classes),
+                "powerset_max_classes": specifications.powerset_max_classes,
+            },
+        }
+
+    def spec(self, model: nn.Module, *, name: str, licence: str, trained_on: str) -> ModelSpec:
+        """Contract for the window the model was trained on."""
+        net: Any = model
+        specifications = net.specifications
+        rate = int(net.hparams.sample_rate)
+        geometry = _geometry(net, round(float(specifications.duration) * rate))
+        return ModelSpec(
+            name=name,
+            architecture="PyanNet",
+            geometry=geometry,
+            classes=tuple(specifications.classes),
+            powerset_max_classes=specifications.powerset_max_classes,
+            permutation_invariant=bool(specifications.permutation_invariant),
+            inputs=(_waveform(geometry),),
+            outputs=(_scores(geometry, int(net.dimension)),),
+            licence=licence,
+            trained_on=trained_on,
+        )
+
+    def with_window(self, model: nn.Module, spec: ModelSpec, window_s: float) -> ModelSpec:
+        """Contract for another window; raises CheckpointError when it holds no frame."""
+        samples = round(window_s * spec.geometry.sample_rate_hz)
+        geometry = _geometry(model, samples)
+        net: Any = model
+        return spec.model_copy(
+            update={
+                "geometry": geometry,
+                "inputs": (_waveform(geometry),),
+                "outputs": (_scores(geometry, int(net.dimension)),),
+            }
+        )
+
+    def canonical(self, model: nn.Module) -> nn.Module:
+        """Plain `SegmentationNet` with its own copy of the weights."""
+        net: Any = copy.deepcopy(model).cpu().eval()
+        stacked = [net.lstm] if isinstance(net.lstm, nn.LSTM) else list(net.lstm)
+        linear = list(net.linear) if net.hparams.linear["num_layers"] > 0 else []
+        return SegmentationNet(
+            frontend=SincFrontEnd(net.sincnet),
+            recurrent=[layer for lstm in stacked for layer in split_lstm(lstm)],
+            linear=linear,
+            classifier=net.classifier,
+            activation=net.activation,
+        ).eval()
+
+    def example_inputs(self, spec: ModelSpec) -> tuple[Tensor, ...]:
+        """A seeded random waveform of the spec's shape."""
+        generator = torch.Generator().manual_seed(0)
+        return (torch.randn(1, 1, spec.geometry.window_samples, generator=generator) * 0.1,)
+
+
+def _geometry(model: nn.Module, window_samples: int) -> FrameGeometry:
+    net: Any = model
+    size = int(net.receptive_field_size(num_frames=1))
+    if window_samples < size:
+        raise CheckpointError(
+            f"window of {window_samples} samples",
+            found="too short for one output frame",
+            expected=f"at least {size} samples",
+            todo="Choose a longer --window-s.",
+        )
+    return FrameGeometry(
+        sample_rate_hz=int(net.hparams.sample_rate),
+        window_samples=window_samples,
+        num_frames=int(net.num_frames(window_samples)),
+        frame_step_samples=int(net.receptive_field_size(num_frames=2)) - size,
+        receptive_field_samples=size,
+    )
+
+
+def _waveform(geometry: FrameGeometry) -> TensorSpec:
+    return TensorSpec(name="waveform", dtype="float32", shape=(1, 1, geometry.window_samples))
+
+
+def _scores(geometry: FrameGeometry, dimension: int) -> TensorSpec:
+    return TensorSpec(name="scores", dtype="float32", shape=(1, geometry.num_frames, dimension))

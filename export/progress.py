@@ -1,0 +1,11 @@
+"""How long work tells that it goes on: a function called with stage, steps done and steps in all."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+Progress = Callable[[str, int, int], None]
+
+
+def silent(stage: str, done: int, total: int) -> None:
+    """Report nothing."""

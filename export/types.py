@@ -1,0 +1,317 @@
+"""Frozen value types that are written to disk or cross a package boundary.
+
+No torch here: reading a bundle must be cheap. Every type forbids unknown keys, refuses NaN and
+writes every field, so that a file says all that its reader may rely on.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
+
+SCHEMA_VERSION: Literal[1] = 1
+
+Sha256 = str
+
+
+class Value(BaseModel):
+    """Base of all value types: frozen, closed, finite."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    def to_json(self) -> str:
+        """Canonical JSON text: sorted keys, two spaces, one trailing newline."""
+        import json
+
+        data = self.model_dump(mode="json")
+        return json.dumps(data, indent=2, sort_keys=True, allow_nan=False) + "\n"
+
+
+class TensorSpec(Value):
+    """Name, dtype (numpy's name) and shape of one input or output; None is a free dimension."""
+
+    name: str
+    dtype: str
+    shape: tuple[int | None, ...]
+
+
+class FrameGeometry(Value):
+    """How output frames lie over input samples.
+
+    Frame `i` looks at samples `[i * frame_step_samples, i * frame_step_samples +
+    receptive_field_samples)`; its time is the centre of that interval, as in pyannote.audio.
+    """
+
+    sample_rate_hz: int = Field(gt=0)
+    window_samples: int = Field(gt=0)
+    num_frames: int = Field(gt=0)
+    frame_step_samples: int = Field(gt=0)
+    receptive_field_samples: int = Field(gt=0)
+
+    @property
+    def window_s(self) -> float:
+        """Window length in seconds."""
+        return self.window_samples / self.sample_rate_hz
+
+    @property
+    def frame_step_s(self) -> float:
+        """Distance of two frames in seconds."""
+        return self.frame_step_samples / self.sample_rate_hz
+
+    def frame_center_s(self, frame: int) -> float:
+        """Time of a frame's centre, in seconds from the start of the window."""
+        center = frame * self.frame_step_samples + self.receptive_field_samples / 2
+        return center / self.sample_rate_hz
+
+
+class ModelSpec(Value):
+    """What a segmentation model takes and gives, whatever runtime computes it."""
+
+    name: str
+    architecture: str
+    geometry: FrameGeometry
+    classes: tuple[str, ...]
+    powerset_max_classes: int | None
+    permutation_invariant: bool
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    licence: str
+    trained_on: str
+
+    @property
+    def activation(self) -> Literal["sigmoid", "log_softmax"]:
+        """What the scores are: probabilities per speaker, or log-probabilities per speaker set."""
+        return "sigmoid" if self.powerset_max_classes is None else "log_softmax"
+
+
+class Precision(StrEnum):
+    """Numeric precision of weights or activations."""
+
+    FP32 = "fp32"
+    FP16 = "fp16"
+    INT8 = "int8"
+
+
+class Recipe(Value):
+    """One way of making an artifact: a backend, precisions, and the backend's own options."""
+
+    name: str
+    backend: str
+    weight_precision: Precision
+    activation_precision: Precision
+    skip: tuple[str, ...] = ()
+    calibration_sha256: Sha256 | None = None
+    options: dict[str, JsonValue] = {}
+
+    @property
+    def tolerance(self) -> Precision:
+        """The precision whose parity limits apply: the coarser of weights and activations."""
+        order = [Precision.FP32, Precision.FP16, Precision.INT8]
+        return max(self.weight_precision, self.activation_precision, key=order.index)
+
+
+class GraphStats(Value):
+    """What an artifact's graph holds: operator counts and how much of it is delegated."""
+
+    operators: dict[str, int]
+    delegates: int
+    weight_bytes: int
+
+
+class Artifact(Value):
+    """One exported file (or package directory) of a bundle."""
+
+    path: str
+    sha256: Sha256
+    size_bytes: int
+    recipe: Recipe
+    rewrites: tuple[str, ...]
+    dynamic_length: bool
+    tool_versions: dict[str, str]
+    graph_stats: GraphStats
+
+
+class Golden(Value):
+    """One input window and the scores expected for it, as raw little-endian float32 files.
+
+    `noise_floor` is the distance of PyTorch in float32 from PyTorch in float64 on this window.
+    """
+
+    name: str
+    input_path: str
+    input_sha256: Sha256
+    input_shape: tuple[int, ...]
+    output_path: str
+    output_sha256: Sha256
+    output_shape: tuple[int, ...]
+    noise_floor: float
+
+
+class FileEntry(Value):
+    """A file of a bundle that is neither artifact nor golden."""
+
+    path: str
+    sha256: Sha256
+    size_bytes: int
+
+
+class Verdict(StrEnum):
+    """Outcome of a check. What could not run is never a pass."""
+
+    PASS = "PASS"  # noqa: S105 - a verdict, not a password
+    FAIL = "FAIL"
+    NOT_RUN = "NOT_RUN"
+
+    @classmethod
+    def worst(cls, verdicts: list[Verdict]) -> Verdict:
+        """FAIL over NOT_RUN over PASS; nothing at all is NOT_RUN."""
+        for candidate in (cls.FAIL, cls.NOT_RUN):
+            if candidate in verdicts:
+                return candidate
+        return cls.PASS if verdicts else cls.NOT_RUN
+
+
+class Metric(Value):
+    """One measured value with its limit (None: reported only), unit and direction."""
+
+    name: str
+    value: float
+    limit: float | None
+    unit: str
+    higher_is_better: bool
+
+    @property
+    def passed(self) -> bool:
+        """Whether the value is within its limit; a metric without a limit always is."""
+        if self.limit is None:
+            return True
+        return self.value >= self.limit if self.higher_is_better else self.value <= self.limit
+
+
+class RungName(StrEnum):
+    """The six rungs of the parity ladder, in order."""
+
+    CONTRACT = "contract"
+    FEATURES = "features"
+    SCORES = "scores"
+    DECISIONS = "decisions"
+    BOUNDARIES = "boundaries"
+    DER = "der"
+
+
+class Rung(Value):
+    """One rung's result, with the window that was worst on it."""
+
+    name: RungName
+    verdict: Verdict
+    metrics: tuple[Metric, ...]
+    worst_window: str | None
+    reason: str | None
+
+    @model_validator(mode="after")
+    def _reason_when_not_run(self) -> Self:
+        if self.verdict is Verdict.NOT_RUN and not self.reason:
+            raise ValueError("a rung that did not run must say why")
+        return self
+
+
+class DerScore(Value):
+    """Diarization error rate in percent, with its parts and the settings it was computed with.
+
+    `pooled` divides summed errors by summed reference speech; `window_mean` is the mean over
+    windows (the papers' chunk-wise rate). Rates are percent of reference speech.
+    """
+
+    pooled: float
+    window_mean: float
+    false_alarm: float
+    missed_detection: float
+    confusion: float
+    reference_speech_s: float
+    num_windows: int
+    collar_s: float
+    skip_overlap: bool
+
+
+class DerComparison(Value):
+    """DER of an artifact beside the reference's on the same audio."""
+
+    artifact: DerScore
+    reference: DerScore
+
+
+class ParityReport(Value):
+    """The ladder for one artifact against one reference."""
+
+    artifact_path: str
+    artifact_sha256: Sha256
+    against: Literal["compressed", "float"]
+    tolerance: Precision
+    rungs: tuple[Rung, ...]
+    der: DerComparison | None
+    verdict: Verdict
+    reason: str | None
+    first_diverging_layer: str | None = None
+
+
+class ParitySummary(Value):
+    """The verdict on one artifact, as the manifest carries it."""
+
+    artifact_path: str
+    verdict: Verdict
+    reason: str | None
+
+
+class BundleContent(Value):
+    """All of a bundle that its hash covers."""
+
+    spec: ModelSpec
+    model_source: str
+    checkpoint_sha256: Sha256
+    artifacts: tuple[Artifact, ...]
+    goldens: tuple[Golden, ...]
+    files: tuple[FileEntry, ...]
+    parity: tuple[ParitySummary, ...]
+    created_by: dict[str, str]
+
+
+class Bundle(Value):
+    """`bundle.json`: the hashed content, and beside it what differs from run to run.
+
+    `evidence` lists files that hold measurements or times (parity.json, report.html); they are
+    verified too but are not part of `content_sha256`.
+    """
+
+    schema_version: Literal[1] = SCHEMA_VERSION
+    content: BundleContent
+    content_sha256: Sha256
+    evidence: tuple[FileEntry, ...]
+    created_at: str
+
+
+class LatencyReport(Value):
+    """Raw timings of one candidate; every statistic is derived (runtime_checks.latency).
+
+    `thermal` and `device` describe the machine; `hop_s` is what the real-time factor divides by.
+    """
+
+    schema_version: Literal[1] = SCHEMA_VERSION
+    candidate: str
+    artifact_sha256: Sha256 | None
+    device: str
+    threads: int
+    warmup_runs: int
+    hop_s: float
+    samples_ms: tuple[float, ...]
+    load_ms: float
+    first_ms: float
+    peak_rss_bytes: int
+    thermal: str
+    failures: tuple[str, ...]
+
+
+def parse_json(model: type[Value], text: str) -> Any:
+    """Strictly parse JSON text into a value type (pydantic.ValidationError on anything else)."""
+    return model.model_validate_json(text)

@@ -1,0 +1,1 @@
+"""Bundle in, verdict, figures and pictures out."""

@@ -1,0 +1,59 @@
+"""What a runner must answer: named arrays in, named arrays out. One runner is one file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from export.registry import Registry
+from export.types import ModelSpec, TensorSpec
+
+Arrays = dict[str, NDArray[np.float32]]
+
+
+class Runner(Protocol):
+    """An opened artifact.
+
+    `inputs` and `outputs` are what the file itself declares (None where a format keeps no
+    names or shapes), for the contract rung to compare with the model's spec.
+    """
+
+    inputs: tuple[TensorSpec, ...] | None
+    outputs: tuple[TensorSpec, ...] | None
+
+    def run(self, inputs: Mapping[str, NDArray[np.float32]]) -> Arrays:
+        """Compute the outputs for one window."""
+        ...
+
+    def taps(
+        self, inputs: Mapping[str, NDArray[np.float32]], layers: Sequence[str]
+    ) -> Arrays | None:
+        """Outputs of the named layers inside this very file, or None where it cannot be seen into.
+
+        Layers that the file does not show are left out.
+        """
+        ...
+
+
+class RunnerFactory(Protocol):
+    """Opens artifacts of one backend."""
+
+    def unavailable(self) -> str | None:
+        """Why artifacts of this backend cannot run here, or None."""
+        ...
+
+    def open(self, path: Path, spec: ModelSpec, *, threads: int) -> Runner:
+        """Load an artifact for the given number of threads.
+
+        `spec` names the inputs and outputs of formats that keep no names. Raises `BundleError`
+        on a file that does not load.
+        """
+        ...
+
+
+RUNNERS: Registry[RunnerFactory] = Registry("runner", "runtime_checks.runners")
+register_runner = RUNNERS.register
