@@ -1,4 +1,4 @@
-"""How long work tells that it goes on: a function called with stage, steps done and steps in all."""
+"""How long-running work tells that it goes on: stage, steps done, steps in all."""
 
 from __future__ import annotations
 

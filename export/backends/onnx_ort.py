@@ -1,0 +1,141 @@
+"""ONNX for ONNX Runtime: native LSTM nodes, one file, any platform.
+
+The TorchScript exporter keeps `LSTM` as one node a layer; torch 2.13's dynamo exporter fails on it.
+fp16 is storage only: a fully fp16 graph crashes ONNX Runtime 1.31 when the session is made, so
+weights that float16 holds exactly are stored as such and cast to float32 in the graph, which the
+runtime folds when it loads.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+import warnings
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import nn
+
+from ..models.base import MODELS
+from ..types import GraphStats, ModelSpec, Precision, Recipe
+from .base import fp_recipes, register_backend
+
+if TYPE_CHECKING:
+    import onnx
+
+OPSET = 17
+SMALLEST_FP16_TENSOR = 256  # elements; below this a cast node costs more than it saves
+
+fp_recipes("onnx_ort", fp16_compute=False)
+
+
+@register_backend("onnx_ort")
+class OnnxOrt:
+    """Canonical module -> checked, shape-inferred, simplified ONNX."""
+
+    suffix = ".onnx"
+    rewrites: tuple[str, ...] = ("sincnet_filterbank",)
+
+    def unavailable(self) -> str | None:
+        """Always available: onnx is a dependency."""
+        return None
+
+    def refuses(self, spec: ModelSpec, recipe: Recipe) -> str | None:
+        """Nothing that is registered is refused."""
+        return None
+
+    def export(self, module: nn.Module, spec: ModelSpec, recipe: Recipe, out: Path) -> GraphStats:
+        """Write the ONNX file; windows have a fixed length unless the recipe says otherwise."""
+        import onnx
+        import onnxslim
+
+        dynamic = bool(recipe.options.get("dynamic_length", False))
+        model = onnx.load_model_from_string(_trace(module, spec, dynamic=dynamic))
+        model = onnxslim.slim(model)
+        if recipe.weight_precision is Precision.FP16:
+            _store_as_fp16(model)
+        _normalise(model, spec)
+        model = onnx.shape_inference.infer_shapes(model, strict_mode=True, data_prop=True)
+        onnx.checker.check_model(model, full_check=True)
+        out.write_bytes(model.SerializeToString(deterministic=True))
+        return _stats(model)
+
+    def tool_versions(self) -> dict[str, str]:
+        """The exporter and what simplified its graph."""
+        return {name: version(name) for name in ("torch", "onnx", "onnxslim")}
+
+
+def _trace(module: nn.Module, spec: ModelSpec, *, dynamic: bool) -> bytes:
+    inputs = MODELS[spec.architecture].example_inputs(spec)
+    axes = {spec.inputs[0].name: {2: "samples"}, spec.outputs[0].name: {1: "frames"}}
+    buffer = io.BytesIO()
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")  # the exporter's notice that it is the older one
+        torch.onnx.export(
+            module,
+            inputs,
+            buffer,
+            dynamo=False,
+            opset_version=OPSET,
+            input_names=[tensor.name for tensor in spec.inputs],
+            output_names=[tensor.name for tensor in spec.outputs],
+            dynamic_axes=axes if dynamic else None,
+        )
+    return buffer.getvalue()
+
+
+def _store_as_fp16(model: onnx.ModelProto) -> None:
+    from onnx import TensorProto, helper, numpy_helper
+
+    casts = []
+    for tensor in model.graph.initializer:
+        values = numpy_helper.to_array(tensor)
+        if tensor.data_type != TensorProto.FLOAT or values.size < SMALLEST_FP16_TENSOR:
+            continue
+        half = values.astype(np.float16)
+        if not np.array_equal(half.astype(np.float32), values):
+            continue  # only what the compressed model has rounded already: storing changes nothing
+        name = tensor.name
+        tensor.CopyFrom(numpy_helper.from_array(half, f"{name}.fp16"))
+        casts.append(
+            helper.make_node(
+                "Cast", [f"{name}.fp16"], [name], name=f"{name}.cast", to=TensorProto.FLOAT
+            )
+        )
+    for node in reversed(casts):
+        model.graph.node.insert(0, node)
+
+
+def _normalise(model: onnx.ModelProto, spec: ModelSpec) -> None:
+    """Leave nothing in the file that depends on the run rather than on the inputs."""
+    model.producer_name, model.producer_version = "diarport", ""
+    model.graph.name = "segmentation"
+    model.doc_string = ""
+    for node in model.graph.node:
+        node.doc_string = ""
+    initializers = sorted(model.graph.initializer, key=lambda tensor: tensor.name)
+    del model.graph.initializer[:]
+    model.graph.initializer.extend(initializers)
+    del model.metadata_props[:]
+    geometry = spec.geometry
+    for key, value in {
+        "architecture": spec.architecture,
+        "classes": ",".join(spec.classes),
+        "frame_step_samples": geometry.frame_step_samples,
+        "receptive_field_samples": geometry.receptive_field_samples,
+        "sample_rate_hz": geometry.sample_rate_hz,
+        "licence": spec.licence,
+    }.items():
+        model.metadata_props.add(key=key, value=str(value))
+
+
+def _stats(model: onnx.ModelProto) -> GraphStats:
+    operators: dict[str, int] = {}
+    for node in model.graph.node:
+        operators[node.op_type] = operators.get(node.op_type, 0) + 1
+    weights = sum(len(tensor.raw_data) for tensor in model.graph.initializer)
+    return GraphStats(operators=dict(sorted(operators.items())), delegates=0, weight_bytes=weights)
