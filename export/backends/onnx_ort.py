@@ -8,7 +8,6 @@ runtime folds when it loads.
 
 from __future__ import annotations
 
-import io
 import logging
 import warnings
 from importlib.metadata import version
@@ -53,7 +52,8 @@ class OnnxOrt:
         import onnxslim
 
         dynamic = bool(recipe.options.get("dynamic_length", False))
-        model = onnx.load_model_from_string(_trace(module, spec, dynamic=dynamic))
+        _trace(module, spec, out, dynamic=dynamic)
+        model = onnx.load_model(str(out))
         model = onnxslim.slim(model)
         if recipe.weight_precision is Precision.FP16:
             _store_as_fp16(model)
@@ -68,24 +68,22 @@ class OnnxOrt:
         return {name: version(name) for name in ("torch", "onnx", "onnxslim")}
 
 
-def _trace(module: nn.Module, spec: ModelSpec, *, dynamic: bool) -> bytes:
+def _trace(module: nn.Module, spec: ModelSpec, out: Path, *, dynamic: bool) -> None:
     inputs = MODELS[spec.architecture].example_inputs(spec)
     axes = {spec.inputs[0].name: {2: "samples"}, spec.outputs[0].name: {1: "frames"}}
-    buffer = io.BytesIO()
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")  # the exporter's notice that it is the older one
         torch.onnx.export(
             module,
             inputs,
-            buffer,
+            str(out),
             dynamo=False,
             opset_version=OPSET,
             input_names=[tensor.name for tensor in spec.inputs],
             output_names=[tensor.name for tensor in spec.outputs],
             dynamic_axes=axes if dynamic else None,
         )
-    return buffer.getvalue()
 
 
 def _store_as_fp16(model: onnx.ModelProto) -> None:

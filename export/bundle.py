@@ -1,0 +1,259 @@
+"""Bundles: a directory of hashed files under one manifest, written whole or not at all."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import ValidationError
+
+from .errors import BundleError
+from .types import SCHEMA_VERSION, Bundle, BundleContent, FileEntry, Golden
+
+MANIFEST = "bundle.json"
+
+
+@dataclass(frozen=True)
+class GoldenArrays:
+    """A golden before it is written: float32 input [1, 1, samples] and expected scores."""
+
+    name: str
+    inputs: NDArray[np.float32]
+    outputs: NDArray[np.float32]
+    noise_floor: float
+
+
+def hash_path(path: Path) -> str:
+    """SHA-256 of a file, or of a directory's relative paths and file hashes in sorted order."""
+    if path.is_dir():
+        tree = hashlib.sha256()
+        for file in sorted(p for p in path.rglob("*") if p.is_file()):
+            tree.update(f"{file.relative_to(path).as_posix()}\0{hash_path(file)}\n".encode())
+        return tree.hexdigest()
+    with path.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
+
+
+def size_of(path: Path) -> int:
+    """Bytes of a file, or of all files of a directory."""
+    if path.is_dir():
+        return sum(p.stat().st_size for p in path.rglob("*") if p.is_file())
+    return path.stat().st_size
+
+
+def file_entry(root: Path, path: str) -> FileEntry:
+    """Manifest entry of a file inside a bundle directory."""
+    return FileEntry(path=path, sha256=hash_path(root / path), size_bytes=size_of(root / path))
+
+
+def write_goldens(root: Path, goldens: Sequence[GoldenArrays]) -> tuple[Golden, ...]:
+    """Write inputs and expected outputs as raw little-endian float32 under `goldens/`."""
+    folder = root / "goldens"
+    folder.mkdir()
+    written = []
+    for index, golden in enumerate(goldens):
+        stem = f"goldens/{index:02d}"
+        entries: dict[str, object] = {}
+        for kind, array in (("input", golden.inputs), ("output", golden.outputs)):
+            path = f"{stem}.{kind}.f32"
+            (root / path).write_bytes(np.ascontiguousarray(array, "<f4").tobytes())
+            entries |= {
+                f"{kind}_path": path,
+                f"{kind}_sha256": hash_path(root / path),
+                f"{kind}_shape": array.shape,
+            }
+        written.append(
+            Golden.model_validate(
+                {"name": golden.name, "noise_floor": golden.noise_floor} | entries
+            )
+        )
+    return tuple(written)
+
+
+def read_golden(root: Path, golden: Golden) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Input and expected output of a golden."""
+    inputs = np.fromfile(root / golden.input_path, "<f4").reshape(golden.input_shape)
+    outputs = np.fromfile(root / golden.output_path, "<f4").reshape(golden.output_shape)
+    return inputs, outputs
+
+
+def content_sha256(content: BundleContent) -> str:
+    """Hash of everything in a bundle that does not change from run to run."""
+    return hashlib.sha256(content.to_json().encode()).hexdigest()
+
+
+def write_manifest(root: Path, content: BundleContent, *, evidence: Sequence[str]) -> Bundle:
+    """Write `bundle.json` over the files already in the directory."""
+    bundle = Bundle(
+        schema_version=SCHEMA_VERSION,
+        content=content,
+        content_sha256=content_sha256(content),
+        evidence=tuple(file_entry(root, path) for path in evidence),
+        created_at=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
+    (root / MANIFEST).write_text(bundle.to_json(), encoding="utf-8")
+    return bundle
+
+
+def read_bundle(path: Path) -> Bundle:
+    """Read a bundle's manifest; raises `BundleError` when there is none that this version knows."""
+    _recover(path)
+    manifest = path / MANIFEST
+    if not path.is_dir():
+        raise BundleError(path, found="no such directory", expected="a bundle")
+    if not manifest.is_file():
+        raise BundleError(path, found=f"no {MANIFEST} in it", expected="a bundle")
+    try:
+        text = manifest.read_text(encoding="utf-8")
+        schema = json.loads(text)["schema_version"]
+    except (ValueError, TypeError, KeyError) as error:
+        raise BundleError(
+            manifest, found="not a manifest", expected="JSON with a schema_version"
+        ) from error
+    if schema != SCHEMA_VERSION:
+        raise BundleError(
+            manifest,
+            found=f"schema version {schema}",
+            expected=f"schema version {SCHEMA_VERSION}",
+            todo="Use the diarport that wrote it, or build it again.",
+        )
+    try:
+        return Bundle.model_validate_json(text)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise BundleError(
+            manifest, found=f"{where}: {first['msg']}", expected="a manifest of this schema"
+        ) from error
+
+
+def verify_bundle(path: Path) -> Bundle:
+    """Re-hash a whole bundle; raises one `BundleError` that lists all that is wrong."""
+    bundle = read_bundle(path)
+    content = bundle.content
+    listed = {entry.path: entry.sha256 for entry in (*content.files, *bundle.evidence)}
+    listed |= {artifact.path: artifact.sha256 for artifact in content.artifacts}
+    for golden in content.goldens:
+        listed |= {
+            golden.input_path: golden.input_sha256,
+            golden.output_path: golden.output_sha256,
+        }
+    wrong = []
+    if content_sha256(content) != bundle.content_sha256:
+        wrong.append(f"{MANIFEST}: its content does not match its content_sha256")
+    for name, expected in sorted(listed.items()):
+        file = path / name
+        if not file.exists():
+            wrong.append(f"{name}: missing")
+        elif (found := hash_path(file)) != expected:
+            wrong.append(f"{name}: hash {found[:12]}, expected {expected[:12]}")
+    wrong += [f"{name}: not in the manifest" for name in _unlisted(path, set(listed))]
+    if wrong:
+        raise BundleError(
+            path,
+            found="; ".join(wrong),
+            expected=f"the files that {MANIFEST} lists",
+            todo="Copy or build the bundle again.",
+        )
+    return bundle
+
+
+def _unlisted(root: Path, listed: set[str]) -> list[str]:
+    unlisted = []
+    for file in sorted(p for p in root.rglob("*") if p.is_file()):
+        relative = file.relative_to(root)
+        names = {relative.as_posix(), *(p.as_posix() for p in relative.parents)}
+        if relative.as_posix() != MANIFEST and not names & listed:
+            unlisted.append(relative.as_posix())
+    return unlisted
+
+
+class BundleWriter:
+    """Builds a bundle beside its target and moves it there in the end.
+
+    A run that is killed leaves the old bundle or none: the new one comes into place by a rename;
+    an old one that was just moved aside is moved back by whoever touches the bundle next. What
+    dead runs left behind is removed. Raises `BundleError` rather than replacing a directory that
+    is no bundle.
+    """
+
+    def __init__(self, target: Path) -> None:
+        self._target = target.absolute()
+        self.folder = self._target
+
+    def __enter__(self) -> Self:
+        target = self._target
+        _recover(target)
+        if target.exists() and not (target / MANIFEST).is_file():
+            if not target.is_dir() or any(target.iterdir()):
+                raise BundleError(
+                    target,
+                    found="something that is not a bundle",
+                    expected="a bundle to replace, or a path that is free",
+                    todo="Choose another --out.",
+                )
+            target.rmdir()
+        target.parent.mkdir(parents=True, exist_ok=True)
+        prefix = f"{_hidden(target, 'tmp')}{os.getpid()}-"
+        self.folder = Path(tempfile.mkdtemp(prefix=prefix, dir=target.parent))
+        self.folder.chmod(0o755)
+        return self
+
+    def commit(self) -> None:
+        """Put the finished bundle in place of the old one."""
+        old = None
+        if self._target.exists():
+            old = self._target.with_name(f"{_hidden(self._target, 'old')}{os.getpid()}")
+            self._target.rename(old)
+        self.folder.rename(self._target)
+        if old:
+            shutil.rmtree(old)
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self.folder.exists() and self.folder != self._target:
+            shutil.rmtree(self.folder)
+
+
+def _hidden(target: Path, kind: str) -> str:
+    return f".{target.name}.{kind}-"
+
+
+def _recover(target: Path) -> None:
+    """Undo what a killed run left: a bundle moved aside comes back, half-written ones go."""
+    if not target.parent.is_dir():
+        return
+    for kind in ("old", "tmp"):
+        prefix = _hidden(target, kind)
+        for path in sorted(p for p in target.parent.iterdir() if p.name.startswith(prefix)):
+            if _alive(int(path.name.removeprefix(prefix).partition("-")[0])):
+                continue
+            if kind == "old" and not target.exists():
+                path.rename(target)
+            else:
+                shutil.rmtree(path, ignore_errors=True)
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
