@@ -7,7 +7,12 @@ import sys
 import typer
 
 from ..errors import ExportError
-from . import build, check, doctor, models, recipes, verify
+from .build import command as build
+from .check import command as check
+from .doctor import command as doctor
+from .models import command as models
+from .recipes import command as recipes
+from .verify import command as verify
 
 EXIT_CODES = (
     "Exit codes: 0 pass, 1 parity failed, 2 bad input or usage, "
@@ -23,8 +28,8 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
 )
-for module in (build, check, verify, models, recipes, doctor):
-    app.command(module.__name__.rsplit(".", 1)[1])(module.command)
+for command in (build, check, verify, models, recipes, doctor):
+    app.command(command.__module__.rsplit(".", 1)[1])(command)
 
 
 def main() -> None:

@@ -1,0 +1,124 @@
+"""The order of the stages: canonical form, compression, rewrites, backend.
+
+Stages that need the network's outputs (goldens, parity) belong to `runtime_checks`; the command
+line runs them between `export_artifact` and the writing of the manifest.
+"""
+
+from __future__ import annotations
+
+import platform
+from dataclasses import dataclass
+from functools import cached_property
+from importlib.metadata import version
+from pathlib import Path
+
+from torch import nn
+
+from .backends.base import BACKENDS, Backend, select_recipes
+from .bundle import hash_path, size_of
+from .checkpoint import LoadedModel
+from .compress.base import compress_for
+from .errors import BackendUnavailableError, RecipeError
+from .models.base import MODELS
+from .rewrites.base import apply_rewrites
+from .types import Artifact, Recipe
+
+ROLE = "segmentation"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Recipes that will be built, and those that cannot be here with the reason."""
+
+    recipes: tuple[Recipe, ...]
+    left_out: tuple[tuple[Recipe, str], ...]
+
+
+class Exporter:
+    """One model on its way to many artifacts; what recipes share is computed once."""
+
+    def __init__(self, model: LoadedModel) -> None:
+        self.model = model
+        self._compressed: dict[str, nn.Module] = {}
+
+    @cached_property
+    def canonical(self) -> nn.Module:
+        """The float model in canonical form."""
+        return MODELS[self.model.spec.architecture].canonical(self.model.module)
+
+    def compressed(self, recipe: Recipe) -> nn.Module:
+        """The canonical model after the recipe's compression, before any backend's rewrites."""
+        key = recipe.weight_precision.value
+        if key not in self._compressed:
+            self._compressed[key] = compress_for(recipe, self.canonical)
+        return self._compressed[key]
+
+    def export(self, recipe: Recipe, folder: Path) -> Artifact:
+        """Export one artifact into a bundle directory, under its bundle name."""
+        backend = BACKENDS[recipe.backend]
+        path = folder / artifact_name(recipe, backend)
+        module = apply_rewrites(self.compressed(recipe), backend.rewrites)
+        stats = backend.export(module, self.model.spec, recipe, path)
+        return Artifact(
+            path=path.name,
+            sha256=hash_path(path),
+            size_bytes=size_of(path),
+            recipe=recipe,
+            rewrites=tuple(backend.rewrites),
+            dynamic_length=bool(recipe.options.get("dynamic_length", False)),
+            tool_versions=backend.tool_versions(),
+            graph_stats=stats,
+        )
+
+
+def artifact_name(recipe: Recipe, backend: Backend) -> str:
+    """`segmentation.fp32.onnx`."""
+    return f"{ROLE}.{recipe.name}{backend.suffix}"
+
+
+def plan(
+    model: LoadedModel,
+    *,
+    backends: list[str],
+    recipes: list[str],
+    dynamic_length: bool = False,
+) -> Plan:
+    """What to build for the named backends and recipes (empty: every backend, fp32).
+
+    What was asked for by name and cannot be done raises (`BackendUnavailableError`,
+    `RecipeError`); what was only implied is left out with its reason.
+    """
+    chosen, left_out = [], []
+    selected = select_recipes(backends, recipes)
+    if dynamic_length:
+        selected = [
+            recipe.model_copy(update={"options": recipe.options | {"dynamic_length": True}})
+            for recipe in selected
+        ]
+    for recipe in selected:
+        backend = BACKENDS[recipe.backend]
+        by_name = recipe.backend in backends
+        if reason := backend.unavailable():
+            if by_name:
+                raise BackendUnavailableError(recipe.backend, found=reason)
+            left_out.append((recipe, reason))
+        elif reason := backend.refuses(model.spec, recipe):
+            if by_name:
+                raise RecipeError(f"{recipe.backend}/{recipe.name}", found=reason)
+            left_out.append((recipe, reason))
+        else:
+            chosen.append(recipe)
+    if not chosen:
+        reasons = "; ".join(f"{recipe.backend}: {reason}" for recipe, reason in left_out)
+        raise RecipeError("nothing to build", found=reasons)
+    return Plan(tuple(chosen), tuple(left_out))
+
+
+def created_by() -> dict[str, str]:
+    """Versions of what made a bundle."""
+    return {
+        "diarport": version("diarport"),
+        "pyannote.audio": version("pyannote.audio"),
+        "python": platform.python_version(),
+        "torch": version("torch"),
+    }
