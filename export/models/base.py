@@ -13,6 +13,10 @@ from ..types import ModelSpec
 class Architecture(Protocol):
     """Builds, describes and flattens models of one kind."""
 
+    def tiny_config(self) -> dict[str, Any]:
+        """A configuration of the least cost, with which the contract tests try everything."""
+        ...
+
     def build(self, config: dict[str, Any]) -> nn.Module:
         """A model in evaluation mode with fresh weights, from a plain-JSON configuration."""
         ...

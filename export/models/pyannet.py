@@ -141,6 +141,12 @@ def student_config(name: str, *, window_s: float = 5.0, classes: int = 3) -> dic
 class PyanNetArchitecture:
     """pyannote.audio.models.segmentation.PyanNet in both directions."""
 
+    def tiny_config(self) -> dict[str, Any]:
+        """Two layers of 16 on one-second windows."""
+        config = student_config("sinc-2bi", window_s=1.0)
+        config["lstm"]["hidden_size"] = config["linear"]["hidden_size"] = 16
+        return config
+
     def build(self, config: dict[str, Any]) -> nn.Module:
         """A PyanNet in evaluation mode; its weights are random until a state dict is loaded."""
         pyannote_audio()

@@ -1,0 +1,124 @@
+"""The same contract for everything that is registered: what is added tests itself.
+
+Weights are random and tiny here: this holds the plug-ins' interfaces and exactness in float64.
+Parity on trained weights is the matter of the ladder's tests.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from export.backends.base import BACKENDS, RECIPES
+from export.bundle import hash_path
+from export.checkpoint import LoadedModel, load_model, save_model
+from export.compress.base import compress_for
+from export.models.base import MODELS
+from export.pipeline import Exporter, artifact_name
+from export.rewrites.base import REWRITES, apply_rewrites
+from runtime_checks.runners.base import RUNNERS
+
+len(BACKENDS)  # recipes are registered by their backends
+
+
+def tiny(architecture: str) -> LoadedModel:
+    torch.manual_seed(0)
+    entry = MODELS[architecture]
+    module = entry.build(entry.tiny_config())
+    spec = entry.spec(module, name="tiny", licence="MIT", trained_on="nothing")
+    return LoadedModel(module, spec, "tiny", "0" * 64, "", "")
+
+
+def scores(module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> torch.Tensor:
+    with torch.inference_mode():
+        out: torch.Tensor = module.double()(*(x.double() for x in inputs))
+    module.float()
+    return out
+
+
+@pytest.fixture(params=sorted(MODELS))
+def model(request: pytest.FixtureRequest) -> LoadedModel:
+    return tiny(request.param)
+
+
+def test_an_architecture_keeps_its_contract(model: LoadedModel) -> None:
+    entry = MODELS[model.spec.architecture]
+    inputs = entry.example_inputs(model.spec)
+    assert tuple(x.shape for x in inputs) == tuple(s.shape for s in model.spec.inputs)
+    out = scores(model.module, inputs)
+    assert out.shape == model.spec.outputs[0].shape
+    assert out.shape[1] == model.spec.geometry.num_frames
+    longer = entry.with_window(model.module, model.spec, 1.7)
+    assert scores(model.module, entry.example_inputs(longer)).shape == longer.outputs[0].shape
+
+
+def test_an_architecture_round_trips_through_its_configuration(
+    model: LoadedModel, tmp_path: Path
+) -> None:
+    save_model(tmp_path, model.module, model.spec, source="test")
+    loaded = load_model(tmp_path)
+    inputs = MODELS[model.spec.architecture].example_inputs(model.spec)
+    assert loaded.spec == model.spec
+    assert torch.equal(scores(loaded.module, inputs), scores(model.module, inputs))
+
+
+def test_the_canonical_form_is_exact_and_independent(model: LoadedModel) -> None:
+    entry = MODELS[model.spec.architecture]
+    inputs = entry.example_inputs(model.spec)
+    canonical = entry.canonical(model.module)
+    assert torch.allclose(
+        scores(canonical, inputs), scores(model.module, inputs), rtol=0, atol=1e-10
+    )
+    shared = {p.data_ptr() for p in canonical.parameters()} & {
+        p.data_ptr() for p in model.module.parameters()
+    }
+    assert not shared
+
+
+@pytest.mark.parametrize("name", sorted(REWRITES))
+def test_a_rewrite_is_exact_and_leaves_its_input_alone(name: str, model: LoadedModel) -> None:
+    entry = MODELS[model.spec.architecture]
+    inputs = entry.example_inputs(model.spec)
+    canonical = entry.canonical(model.module)
+    before = scores(canonical, inputs)
+    rewritten = apply_rewrites(canonical, [name])
+    assert torch.allclose(scores(rewritten, inputs), before, rtol=0, atol=1e-10)
+    assert torch.equal(scores(canonical, inputs), before)
+
+
+@pytest.mark.parametrize("key", sorted(RECIPES))
+def test_a_recipe_exports_the_same_bytes_twice_and_runs(key: str, tmp_path: Path) -> None:
+    recipe = RECIPES[key]
+    backend = BACKENDS[recipe.backend]
+    if reason := backend.unavailable():
+        pytest.skip(f"{key}: {reason}")
+    model = tiny("PyanNet")
+    artifacts = []
+    for folder in (tmp_path / "a", tmp_path / "b"):
+        folder.mkdir()
+        artifacts.append(Exporter(model).export(recipe, folder))
+    assert artifacts[0] == artifacts[1]
+    artifact = artifacts[0]
+    path = tmp_path / "a" / artifact.path
+    assert artifact.path == artifact_name(recipe, backend)
+    assert artifact.sha256 == hash_path(path)
+    assert artifact.size_bytes > artifact.graph_stats.weight_bytes * 0.9 > 0
+    assert artifact.graph_stats.operators
+    assert artifact.tool_versions["torch"].startswith("2.13")
+    factory = RUNNERS[recipe.backend]
+    if reason := factory.unavailable():
+        pytest.skip(f"exported; not run: {reason}")
+    runner = factory.open(path, model.spec, threads=1)
+    inputs = MODELS["PyanNet"].example_inputs(model.spec)
+    out = runner.run({"waveform": inputs[0].numpy()})["scores"]
+    expected = scores(compress_for(recipe, Exporter(model).canonical), inputs).numpy()
+    np.testing.assert_allclose(out, expected, rtol=0, atol=1e-4)
+
+
+def test_every_backend_has_a_runner_and_a_recipe() -> None:
+    assert set(RUNNERS) == set(BACKENDS)
+    assert {recipe.backend for recipe in RECIPES.values()} == set(BACKENDS)
