@@ -1,0 +1,104 @@
+"""Simulated conversations: turns, pauses and overlaps made of single speakers' utterances.
+
+The walk over turns follows the idea of algorithm 1 of Fujita et al., "End-to-end neural speaker
+diarization with permutation-free objectives" (Interspeech 2019), cut to one window.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Samples = NDArray[np.float32]
+
+SPEAKER_COUNTS = (1, 2, 3, 4)
+SPEAKER_COUNT_SHARES = (0.15, 0.45, 0.3, 0.1)
+TURN_S = (0.4, 4.0)
+PAUSE_S = (0.0, 1.0)
+OVERLAP_S = (0.1, 2.0)
+OVERLAP_SHARE = 0.4
+LEVEL_DB = (-32.0, -20.0)
+TURN_GAIN_DB = (-5.0, 5.0)
+EDGE_S = 0.01
+
+
+@dataclass(frozen=True)
+class Turn:
+    """One speaker talks; samples from the window's start, cut to the window."""
+
+    speaker: str
+    start: int
+    end: int
+
+
+@dataclass(frozen=True)
+class Conversation:
+    """A simulated window: float32 [samples], and who talks when in it."""
+
+    samples: Samples
+    turns: tuple[Turn, ...]
+
+
+def simulate(
+    speakers: Mapping[str, Sequence[Samples]],
+    rng: np.random.Generator,
+    *,
+    size: int,
+    sample_rate_hz: int,
+) -> Conversation:
+    """One window of a conversation of one to four of the speakers.
+
+    The window opens within a conversation that began before it. A turn begins while the one
+    before it goes on (`OVERLAP_SHARE` of them, by at most `OVERLAP_S` and never before that one's
+    start) or after a pause; nobody overlaps themselves.
+    """
+    wanted = int(rng.choice(SPEAKER_COUNTS, p=SPEAKER_COUNT_SHARES))
+    names = list(rng.permutation(sorted(speakers))[: min(wanted, len(speakers))])
+    mix = np.zeros(size, np.float32)
+    turns: list[Turn] = []
+    level_db = rng.uniform(*LEVEL_DB)
+    start, last = -int(rng.uniform(0, TURN_S[1] / 2) * sample_rate_hz), ""
+    free_from = dict.fromkeys(names, start)
+    while start < size:
+        others = [name for name in names if name != last] or names
+        name = str(rng.choice(others))
+        start = max(start, free_from[name])
+        gain_db = level_db + rng.uniform(*TURN_GAIN_DB)
+        speech = _speech(speakers[name], rng, gain_db=gain_db, sample_rate_hz=sample_rate_hz)
+        end = start + len(speech)
+        inside = slice(max(start, 0), min(end, size))
+        if inside.start < inside.stop:
+            mix[inside] += speech[inside.start - start : inside.stop - start]
+            turns.append(Turn(name, inside.start, inside.stop))
+        free_from[name], last = end, name
+        start = _next_start(start, end, rng, sample_rate_hz=sample_rate_hz)
+    return Conversation(mix, tuple(turns))
+
+
+def _next_start(start: int, end: int, rng: np.random.Generator, *, sample_rate_hz: int) -> int:
+    if rng.random() < OVERLAP_SHARE:
+        return max(start, end - int(rng.uniform(*OVERLAP_S) * sample_rate_hz))
+    return end + int(rng.uniform(*PAUSE_S) * sample_rate_hz)
+
+
+def _speech(
+    utterances: Sequence[Samples],
+    rng: np.random.Generator,
+    *,
+    gain_db: float,
+    sample_rate_hz: int,
+) -> Samples:
+    utterance = utterances[int(rng.integers(len(utterances)))]
+    length = min(len(utterance), int(rng.uniform(*TURN_S) * sample_rate_hz))
+    offset = int(rng.integers(len(utterance) - length + 1))
+    piece = utterance[offset : offset + length].astype(np.float32)
+    rms = float(np.sqrt(np.mean(piece**2))) + 1e-6
+    edge = min(round(EDGE_S * sample_rate_hz), length // 2)
+    ramp = np.linspace(0, 1, edge, endpoint=False, dtype=np.float32)
+    piece[:edge] *= ramp
+    piece[length - edge :] *= ramp[::-1]
+    scaled: Samples = piece * np.float32(10 ** (gain_db / 20) / rms)
+    return scaled

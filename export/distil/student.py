@@ -1,0 +1,127 @@
+"""The student in training: a LightningModule around a student, its average and its teacher."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
+
+from ..errors import TrainingError
+from .evaluate import compare_scores
+from .losses import permutation_invariant_bce
+
+
+def warmed_up_average(decay: float) -> Callable[[Any, Any, Any], None]:
+    """Exponential moving average whose decay grows to `decay`: min(decay, (1 + n) / (10 + n)).
+
+    Without the warm-up a short run's average would still be its random start.
+    """
+
+    @torch.no_grad()
+    def update(average: list[Tensor], current: list[Tensor], steps: Tensor | int) -> None:
+        n = int(steps)
+        torch._foreach_lerp_(average, current, 1 - min(decay, (1 + n) / (10 + n)))
+
+    return update
+
+
+class Distillation(pl.LightningModule):
+    """Trains `student` to give `teacher`'s scores of every window it hears.
+
+    A batch is waveforms [batch, 1, samples]. AdamW, one-cycle learning rate (Smith and Topin,
+    "Super-convergence", 2018) over `steps`. The weights to keep are those of `average`, an
+    exponential moving average; validation measures them. The teacher is kept out of the module's
+    own parts, so that it stays in evaluation mode and out of the checkpoints.
+    """
+
+    def __init__(
+        self,
+        student: nn.Module,
+        teacher: nn.Module,
+        *,
+        learning_rate: float,
+        weight_decay: float,
+        average_decay: float,
+        steps: int,
+    ) -> None:
+        super().__init__()
+        self.student = student
+        self.average = AveragedModel(student, multi_avg_fn=warmed_up_average(average_decay))
+        self._teacher = [teacher.eval()]
+        self._learning_rate, self._weight_decay, self._steps = learning_rate, weight_decay, steps
+        self.records: dict[str, Any] = {}
+
+    def on_fit_start(self) -> None:
+        """Bring the teacher to the student's device."""
+        self._teacher[0].to(self.device)
+
+    def training_step(self, batch: Tensor, batch_index: int) -> Tensor:
+        """Loss of one batch; raises TrainingError when it is not finite."""
+        with torch.no_grad():
+            expected = self._teacher[0](batch)
+        loss = permutation_invariant_bce(self.student(batch), expected)
+        if not torch.isfinite(loss):
+            raise TrainingError(
+                f"step {self.global_step + 1}",
+                found=f"the loss is {float(loss)}",
+                expected="a finite loss",
+                todo="Train with a smaller --learning-rate; the last checkpoint is kept, so "
+                "--resume goes on from before this step.",
+            )
+        self.log("loss", loss.detach(), on_step=False, on_epoch=True, batch_size=len(batch))
+        return loss
+
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """Take the new weights into the average."""
+        self.average.update_parameters(self.student)
+
+    def on_train_epoch_end(self) -> None:
+        """Log the learning rate that the epoch ended with."""
+        self.log("learning_rate", self.trainer.optimizers[0].param_groups[0]["lr"])
+
+    def validation_step(self, batch: Tensor, batch_index: int) -> None:
+        """Measure the averaged student on validation windows."""
+        found = compare_scores(self.average(batch), self._teacher[0](batch))
+        size = len(batch)
+        self.log("validation_agreement", found.decisions_percent, batch_size=size)
+        self.log("validation_frames", found.frames_percent, batch_size=size)
+        self.log("validation_loss", found.loss, batch_size=size)
+
+    def configure_optimizers(self) -> Any:
+        """AdamW on what is trainable, one-cycle over the whole run."""
+        trainable = [p for p in self.student.parameters() if p.requires_grad]
+        optimizer = torch.optim.AdamW(
+            trainable, lr=self._learning_rate, weight_decay=self._weight_decay
+        )
+        schedule = torch.optim.lr_scheduler.OneCycleLR(
+            optimizer, max_lr=self._learning_rate, total_steps=self._steps
+        )
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": schedule, "interval": "step"},
+        }
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep what identifies the run, so that another run's checkpoint is not resumed."""
+        checkpoint["diarport"] = self.records
+
+
+def start_from_teacher(student: nn.Module, teacher: nn.Module) -> list[str]:
+    """Copy into the student what the teacher has in the same place and shape.
+
+    Copied are the SincNet, the first recurrent layers, the first linear layers and the classifier
+    as far as their shapes agree. The waveform norm and the sinc filters are then frozen: they hold
+    82 numbers that the teacher has learnt on far more audio, and their gradients are four fifths of
+    a training step's time. Returns the names of the copied tensors.
+    """
+    given, own = teacher.state_dict(), student.state_dict()
+    shared = {k: v for k, v in given.items() if k in own and own[k].shape == v.shape}
+    student.load_state_dict(own | shared)
+    for name, parameter in student.named_parameters():
+        if name in shared and name.startswith(("sincnet.wav_norm1d.", "sincnet.conv1d.0.")):
+            parameter.requires_grad_(False)
+    return sorted(shared)

@@ -1,0 +1,308 @@
+"""One distillation from audio to a trained student; resumable at every checkpoint."""
+
+from __future__ import annotations
+
+import csv
+import errno
+import logging
+import pickle
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from lightning.pytorch.loggers import CSVLogger
+from pydantic import Field
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from ..audio import Recording
+from ..checkpoint import LoadedModel
+from ..errors import TrainingError
+from ..models.base import MODELS
+from ..models.pyannet import student_config
+from ..progress import Progress, silent
+from ..types import Value
+from .data import TrainingWindows, audio_sha256
+from .evaluate import stack_windows
+from .student import Distillation, start_from_teacher
+
+CHECKPOINTS = "checkpoints"
+LAST, BEST = "last.ckpt", "best.ckpt"
+LOGS = "logs"
+
+
+class DistilConfig(Value):
+    """All that decides the outcome of a run, beside teacher and audio."""
+
+    student: str = "sinc-1bi"
+    steps: int = Field(default=3000, ge=1)
+    batch_size: int = Field(default=16, ge=1)
+    learning_rate: float = Field(default=2e-3, gt=0)
+    weight_decay: float = Field(default=1e-2, ge=0)
+    average_decay: float = Field(default=0.995, ge=0, lt=1)
+    simulated_share: float = Field(default=0.5, ge=0, le=1)
+    validation_hop_s: float = Field(default=2.5, gt=0)
+    checkpoint_steps: int = Field(default=100, ge=1)
+    seed: int = Field(default=0, ge=0)
+
+
+@dataclass(frozen=True)
+class TrainingAudio:
+    """Audio of a run: recordings, utterances by speaker for simulation, recordings to choose on."""
+
+    recordings: Sequence[Recording]
+    speakers: dict[str, list[Recording]] = field(default_factory=dict)
+    validation: Sequence[Recording] = ()
+
+    def hashes(self) -> dict[str, dict[str, str]]:
+        """Hashes of all audio by its part in the run."""
+        spoken = {
+            f"{name}/{uri}": sha
+            for name, utterances in self.speakers.items()
+            for uri, sha in audio_sha256(utterances).items()
+        }
+        return {
+            "recordings": audio_sha256(self.recordings),
+            "speakers": spoken,
+            "validation": audio_sha256(self.validation),
+        }
+
+
+@dataclass(frozen=True)
+class TrainedStudent:
+    """What training gives: the averaged student in evaluation mode, and where it comes from.
+
+    `step` is the step of the chosen weights: the best on the validation audio, or the last.
+    """
+
+    module: nn.Module
+    step: int
+    identity: dict[str, Any]
+    log_rows: list[dict[str, str]]
+
+
+class _Windows(pl.LightningDataModule):
+    """A new stretch of the seeded sequence for every epoch: what a resumed run goes on with."""
+
+    def __init__(self, config: DistilConfig, audio: TrainingAudio, teacher: LoadedModel) -> None:
+        super().__init__()
+        self._config, self._geometry = config, teacher.spec.geometry
+        self._recordings = [r.samples for r in audio.recordings]
+        self._validation = audio.validation
+        self._speakers = {k: [u.samples for u in v] for k, v in audio.speakers.items()}
+
+    def train_dataloader(self) -> DataLoader[Tensor]:
+        """Batches of the current epoch (the stretch between two checkpoints)."""
+        config, epoch = self._config, self.trainer.current_epoch if self.trainer else 0
+        done = epoch * config.checkpoint_steps
+        steps = min(config.checkpoint_steps, config.steps - done)
+        windows = TrainingWindows(
+            self._recordings,
+            self._speakers,
+            geometry=self._geometry,
+            seed=config.seed,
+            simulated_share=config.simulated_share,
+            first=done * config.batch_size,
+            count=steps * config.batch_size,
+        )
+        return DataLoader(windows, batch_size=config.batch_size)
+
+    def val_dataloader(self) -> DataLoader[Tensor] | list[Any]:
+        """Windows of the validation audio, in order; nothing where there is none."""
+        if not self._validation:
+            return []
+        windows = stack_windows(
+            self._validation, self._geometry, hop_s=self._config.validation_hop_s
+        )
+        return DataLoader(cast(Any, windows), batch_size=self._config.batch_size)
+
+
+class _Steps(Callback):
+    """Reports steps to a Progress."""
+
+    def __init__(self, progress: Progress, total: int) -> None:
+        self._progress, self._total = progress, total
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *args: Any, **kwargs: Any) -> None:
+        self._progress("training", trainer.global_step, self._total)
+
+
+def build_student(config: DistilConfig, teacher: LoadedModel) -> nn.Module:
+    """The untrained student of a teacher, seeded, with what it takes over from the teacher.
+
+    Raises CheckpointError for an unknown student, TrainingError for a teacher that no student of
+    the family can imitate.
+    """
+    spec = teacher.spec
+    plain = student_config(
+        config.student, window_s=spec.geometry.window_s, classes=len(spec.classes)
+    )
+    if spec.powerset_max_classes is not None:
+        raise TrainingError(
+            teacher.source,
+            found=f"a powerset teacher (at most {spec.powerset_max_classes} speakers at once)",
+            expected="one score a speaker (sigmoid), as the students give",
+            todo="Choose a multi-label teacher such as pyannote/segmentation.",
+        )
+    if plain["sample_rate"] != spec.geometry.sample_rate_hz:
+        raise TrainingError(
+            teacher.source,
+            found=f"a teacher for {spec.geometry.sample_rate_hz} Hz",
+            expected=f"{plain['sample_rate']} Hz, the rate of the student {config.student}",
+        )
+    torch.manual_seed(config.seed)
+    student = MODELS["PyanNet"].build(plain)
+    with torch.no_grad():
+        window = torch.zeros(1, 1, spec.geometry.window_samples)
+        shapes = tuple(student(window).shape), tuple(teacher.module(window).shape)
+    if shapes[0] != shapes[1]:
+        raise TrainingError(
+            teacher.source,
+            found=f"scores of shape {shapes[1]} (batch, frames, speakers)",
+            expected=f"{shapes[0]}, the shape of the student {config.student}",
+        )
+    start_from_teacher(student, teacher.module)
+    return student
+
+
+def train(
+    teacher: LoadedModel,
+    audio: TrainingAudio,
+    config: DistilConfig,
+    *,
+    folder: Path,
+    resume: bool = False,
+    progress: Progress = silent,
+) -> TrainedStudent:
+    """Train a student, with checkpoints and logs in `folder`.
+
+    With `resume`, goes on from the folder's last checkpoint (from the start where there is none);
+    the outcome is that of a run that was never stopped. Raises TrainingError on a folder that
+    holds another run, a loss that is not finite, or a full disk; checkpoints are kept.
+    """
+    student = build_student(config, teacher)
+    identity = {
+        "config": config.model_dump(mode="json"),
+        "teacher_sha256": teacher.sha256,
+        "audio_sha256": audio.hashes(),
+    }
+    last = _checkpoint_to_resume(folder, identity, resume=resume)
+    module = Distillation(
+        student,
+        teacher.module,
+        learning_rate=config.learning_rate,
+        weight_decay=config.weight_decay,
+        average_decay=config.average_decay,
+        steps=config.steps,
+    )
+    module.records = identity
+    trainer = _trainer(config, folder, progress=progress, choose=bool(audio.validation))
+    try:
+        trainer.fit(
+            module,
+            datamodule=_Windows(config, audio, teacher),
+            ckpt_path=last,
+            weights_only=True,
+        )
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise TrainingError(
+            folder,
+            found="the disk is full",
+            todo="Free some space and go on with --resume; the last whole checkpoint is kept.",
+        ) from error
+    chosen = folder / CHECKPOINTS / (BEST if audio.validation else LAST)
+    checkpoint = torch.load(chosen, map_location="cpu", weights_only=True)
+    module.load_state_dict(checkpoint["state_dict"])
+    return TrainedStudent(
+        module=module.average.module.cpu().eval(),
+        step=int(checkpoint["global_step"]),
+        identity=identity,
+        log_rows=read_logs(folder),
+    )
+
+
+def _trainer(config: DistilConfig, folder: Path, *, progress: Progress, choose: bool) -> pl.Trainer:
+    keep: dict[str, Any] = {
+        "dirpath": folder / CHECKPOINTS,
+        "save_on_train_epoch_end": True,
+        "enable_version_counter": False,
+    }
+    best = {"filename": Path(BEST).stem, "monitor": "validation_agreement", "mode": "max"}
+    callbacks: list[Callback] = [
+        _Steps(progress, config.steps),
+        ModelCheckpoint(filename=Path(LAST).stem, **keep),
+    ]
+    if choose:
+        callbacks.append(ModelCheckpoint(**best, **keep))
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", module="lightning")
+    return pl.Trainer(
+        max_epochs=-(-config.steps // config.checkpoint_steps),
+        reload_dataloaders_every_n_epochs=1,
+        num_sanity_val_steps=0,
+        gradient_clip_val=1.0,
+        callbacks=callbacks,
+        logger=CSVLogger(folder, name=LOGS),
+        log_every_n_steps=config.checkpoint_steps,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+
+
+def _checkpoint_to_resume(folder: Path, identity: dict[str, Any], *, resume: bool) -> Path | None:
+    last = folder / CHECKPOINTS / LAST
+    if not last.is_file():
+        return None
+    if not resume:
+        raise TrainingError(
+            folder,
+            found="holds the checkpoints of a run",
+            todo="Go on with it by --resume, or choose another --out.",
+        )
+    try:
+        found = torch.load(last, map_location="cpu", weights_only=True)["diarport"]
+    except (OSError, RuntimeError, EOFError, KeyError, pickle.UnpicklingError) as error:
+        raise TrainingError(
+            last,
+            found="not a checkpoint of a distillation",
+            todo="Choose another --out.",
+        ) from error
+    differing = _differences(found, identity)
+    if differing:
+        raise TrainingError(
+            last,
+            found=f"the checkpoint of another run: {', '.join(differing)} differ",
+            expected="the same teacher, audio and settings",
+            todo="Repeat the settings that the run began with, or choose another --out.",
+        )
+    return last
+
+
+def _differences(found: dict[str, Any], expected: dict[str, Any]) -> list[str]:
+    plain = {**found.pop("config"), **found}
+    wanted = {**expected["config"], **{k: v for k, v in expected.items() if k != "config"}}
+    return sorted(k for k in plain.keys() | wanted.keys() if plain.get(k) != wanted.get(k))
+
+
+def read_logs(folder: Path) -> list[dict[str, str]]:
+    """One row a checkpoint from the CSV logs of a run and of its resumptions.
+
+    What a killed run logged after its last checkpoint was computed again after it: later rows
+    of a step replace earlier ones.
+    """
+    rows: dict[int, dict[str, str]] = {}
+    logs = (folder / LOGS).glob("version_*/metrics.csv")
+    for path in sorted(logs, key=lambda p: int(p.parent.name.removeprefix("version_"))):
+        with path.open(newline="") as file:
+            for row in csv.DictReader(file):
+                filled = {k: v for k, v in row.items() if v}
+                rows.setdefault(int(row["step"]), {}).update(filled)
+    return [rows[step] for step in sorted(rows)]
