@@ -1,0 +1,45 @@
+"""Weight matrices rounded through float16, as an artifact that stores them in float16 holds them.
+
+Only matrices are rounded: they are nearly all of the bytes. The parametric SincNet filterbank
+(cut-off frequencies, from which the filters are computed), norms and biases keep float32.
+"""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import RecipeError
+from .base import register_compression
+
+MATRIX_LAYERS = (nn.Linear, nn.Conv1d, nn.LSTM)
+
+
+@register_compression("half_weights")
+class HalfWeights:
+    """float32 -> float16 -> float32 for the weights of Linear, Conv1d and LSTM layers."""
+
+    def apply(self, model: nn.Module) -> nn.Module:
+        """A copy with rounded weights; raises `RecipeError` naming a layer beyond float16."""
+        rounded = copy.deepcopy(model)
+        for layer_name, layer in rounded.named_modules():
+            if not isinstance(layer, MATRIX_LAYERS):
+                continue
+            for name, weight in layer.named_parameters(recurse=False):
+                if weight.ndim >= 2:
+                    weight.data = _round(weight.data, name=f"{layer_name}.{name}")
+        return rounded.eval()
+
+
+def _round(weight: Tensor, *, name: str) -> Tensor:
+    half = weight.half()
+    if not torch.isfinite(half).all():
+        raise RecipeError(
+            name,
+            found=f"a weight of {weight.abs().max().item():.4g}",
+            expected=f"at most {torch.finfo(torch.float16).max:g} (float16's range)",
+            todo="Use a recipe with fp32 weights for this model.",
+        )
+    return half.to(weight.dtype)
