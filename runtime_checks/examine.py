@@ -1,0 +1,274 @@
+"""Everything about one artifact: open it, run it, climb the ladder twice, bisect what failed."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import nn
+
+from export.audio import Window
+from export.models.base import MODELS
+from export.progress import Progress
+from export.types import (
+    Artifact,
+    ModelSpec,
+    ParityReport,
+    ParitySummary,
+    Precision,
+    Recipe,
+    Rung,
+    RungName,
+    Verdict,
+)
+
+from .bisect import Divergence, bisect, first_divergence, layer_reference
+from .contract import features
+from .decisions import Floats
+from .der import DerScorer
+from .ladder import NO_SCORES, Climbed, Execution, climb, execute
+from .limits import Limits, limits_for
+from .probe import fresh_export
+from .reference import ReferenceScores, double, evaluate, layer_outputs
+from .rungs import Scores, not_run
+from .runners.base import RUNNERS, Runner
+
+SPREAD_WINDOWS = 3  # looking into a file is slow, and its front-end is the same on every window
+FRONTENDS = ("frontend", "sincnet")  # its name in canonical models, and in pyannote's
+
+Against = Literal["compressed", "float"]
+
+
+@dataclass(frozen=True)
+class Examined:
+    """Verdicts on one artifact, and its scores (None when they cannot be compared)."""
+
+    reports: tuple[ParityReport, ...]
+    summary: ParitySummary
+    scores: tuple[Scores, ...] | None
+
+
+@dataclass(frozen=True)
+class Examiner:
+    """Examines artifacts of one model on the same windows.
+
+    `float_model` is the model as trained, `compressed(recipe)` the canonical module that was
+    exported for a recipe; equal weights are evaluated once.
+    """
+
+    spec: ModelSpec
+    windows: Sequence[Window]
+    float_model: nn.Module
+    float_scores: ReferenceScores
+    compressed: Callable[[Recipe], nn.Module]
+    der: DerScorer | None
+    changes: Mapping[str, object] | None
+    threads: int
+    progress: Progress
+    cache: dict[str, ReferenceScores]
+
+    def examine(self, artifact: Artifact, path: Path) -> Examined:
+        """Both reports on one artifact; whatever its runtime raises becomes a failed rung."""
+        backend = artifact.recipe.backend
+        reason = (
+            RUNNERS[backend].unavailable()
+            if backend in RUNNERS
+            else f"this version has no runner for {backend}"
+        )
+        if reason is not None:
+            return _gather(
+                artifact, [_not_run_report(artifact, to, reason) for to in AGAINST], None
+            )
+        runner, execution = self._execute(artifact, path)
+        inside = _Inside(self, artifact, runner, execution)
+        first = inside.report("compressed", earlier=None)
+        second = inside.report("float", earlier=first)
+        return _gather(artifact, [first, second], execution.scores)
+
+    def _execute(self, artifact: Artifact, path: Path) -> tuple[Runner | None, Execution]:
+        try:
+            runner = RUNNERS[artifact.recipe.backend].open(path, self.spec, threads=self.threads)
+        except Exception as error:
+            # As in running: a file that makes its runtime raise has failed, the others go on.
+            return None, Execution(None, ((None, f"it cannot be opened: {error}"),))
+        execution = execute(
+            runner,
+            self.windows,
+            spec=self.spec,
+            dynamic_length=artifact.dynamic_length,
+            stage=artifact.path,
+            progress=self.progress,
+        )
+        return runner, execution
+
+    def scores_of(self, module: nn.Module) -> ReferenceScores:
+        """Scores of a compressed module on all windows."""
+        digest = hashlib.sha256(type(module).__name__.encode())
+        for name, tensor in sorted(module.state_dict().items()):
+            digest.update(name.encode())
+            digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+        key = digest.hexdigest()
+        if key not in self.cache:
+            self.cache[key] = evaluate(
+                module,
+                self.windows,
+                spec=self.spec,
+                stage="PyTorch, as exported",
+                progress=self.progress,
+            )
+        return self.cache[key]
+
+
+AGAINST: tuple[Against, ...] = ("compressed", "float")
+
+
+@dataclass(frozen=True)
+class _Inside:
+    """One artifact while it is examined."""
+
+    job: Examiner
+    artifact: Artifact
+    runner: Runner | None
+    execution: Execution
+
+    def report(self, against: Against, *, earlier: ParityReport | None) -> ParityReport:
+        """Climb the ladder against one reference; on a failure, look for the layer.
+
+        What is already out of tolerance against the compressed model is the export's doing, and
+        `earlier` has named it.
+        """
+        job, recipe = self.job, self.artifact.recipe
+        # What was rounded before the export is no excuse against the model that was exported.
+        exported = against == "compressed"
+        precision = recipe.activation_precision if exported else recipe.tolerance
+        limits, changed = limits_for(recipe, precision, changes=job.changes)
+        module = job.compressed(recipe) if exported else job.float_model
+        reference = job.scores_of(module) if exported else job.float_scores
+        climbed = climb(
+            self.execution,
+            reference,
+            windows=job.windows,
+            spec=job.spec,
+            limits=limits,
+            features=lambda: self._features(module, reference, limits),
+            der=job.der,
+        )
+        found = Divergence(None, "")
+        if climbed.verdict is Verdict.FAIL:
+            if earlier is not None and earlier.verdict is Verdict.FAIL:
+                found = Divergence(earlier.first_diverging_layer, "")
+            else:
+                found = self._diverges(climbed, limits=limits, exported=exported)
+        reasons = [text for text in (climbed.reason, found.explanation, changed) if text]
+        return ParityReport(
+            artifact_path=self.artifact.path,
+            artifact_sha256=self.artifact.sha256,
+            against=against,
+            tolerance=precision,
+            rungs=climbed.rungs,
+            der=climbed.der,
+            verdict=climbed.verdict,
+            reason="; ".join(reasons) or None,
+            first_diverging_layer=found.layer,
+        )
+
+    def _features(self, module: nn.Module, reference: ReferenceScores, limits: Limits) -> Rung:
+        runner, scores = self.runner, self.execution.scores
+        name = next((n for n in FRONTENDS if n in dict(module.named_modules())), None)
+        if runner is None or scores is None or name is None:
+            return not_run(RungName.FEATURES, NO_SCORES if name else "the model has no front-end")
+        exact = double(module)
+
+        def inside(window: Window) -> Floats | None:
+            taps = runner.taps(self._inputs(window), [FRONTENDS[0]])
+            return None if not taps else np.asarray(taps[FRONTENDS[0]], np.float64)
+
+        def outside(of: nn.Module, window: Window) -> Floats:
+            waveform = torch.from_numpy(window.samples)[None, None]
+            waveform = waveform.double() if of is exact else waveform
+            return layer_outputs(of, waveform, names=[name])[name]
+
+        distances = [
+            float(np.abs(mine - theirs).max())
+            for mine, theirs in zip(scores, reference.float64, strict=True)
+        ]
+        spread = np.linspace(0, len(distances) - 1, SPREAD_WINDOWS).astype(int)
+        chosen = dict.fromkeys([int(np.argmax(distances)), *(int(i) for i in spread)])
+        try:
+            return features(
+                [self.job.windows[index] for index in chosen],
+                artifact=inside,
+                exact=lambda window: outside(exact, window),
+                rounded=lambda window: outside(module, window),
+                limits=limits,
+            )
+        except Exception as error:
+            # The runtime may refuse the altered graph; that says nothing about the artifact.
+            return not_run(RungName.FEATURES, f"its layers cannot be read ({error})")
+
+    def _inputs(self, window: Window) -> dict[str, Scores]:
+        declared = (self.runner.inputs if self.runner else None) or self.job.spec.inputs
+        return {declared[0].name: window.samples[None, None]}
+
+    def _diverges(self, climbed: Climbed, *, limits: Limits, exported: bool) -> Divergence:
+        job, recipe = self.job, self.artifact.recipe
+        if self.runner is None:
+            return Divergence(None, "")
+        named = [rung.worst_window for rung in climbed.rungs if rung.name is RungName.SCORES]
+        window = next((w for w in job.windows if w.name in named), job.windows[0])
+        try:
+            if exported:
+                return bisect(
+                    self.runner,
+                    window,
+                    canonical=job.compressed(recipe),
+                    rewrites=self.artifact.rewrites,
+                    spec=job.spec,
+                    limits=limits,
+                    probe=fresh_export(job.spec, recipe),
+                )
+            original = MODELS[job.spec.architecture].canonical(job.float_model)
+            smaller = layer_reference(job.compressed(recipe), window)
+            found = first_divergence(
+                smaller.exact, layer_reference(original, window), limits=limits
+            )
+            return Divergence(found.layer, f"compression: {found.explanation}")
+        except Exception as error:
+            # The verdict stands; only the layer's name is missing, and the report says why.
+            return Divergence(None, f"no layer can be named ({type(error).__name__}: {error})")
+
+
+def _not_run_report(artifact: Artifact, against: Against, reason: str) -> ParityReport:
+    recipe = artifact.recipe
+    precision: Precision = (
+        recipe.activation_precision if against == "compressed" else recipe.tolerance
+    )
+    return ParityReport(
+        artifact_path=artifact.path,
+        artifact_sha256=artifact.sha256,
+        against=against,
+        tolerance=precision,
+        rungs=tuple(not_run(name, reason) for name in RungName),
+        der=None,
+        verdict=Verdict.NOT_RUN,
+        reason=reason,
+    )
+
+
+def _gather(
+    artifact: Artifact, reports: Sequence[ParityReport], scores: tuple[Scores, ...] | None
+) -> Examined:
+    verdict = Verdict.worst([report.verdict for report in reports])
+    reason = next(
+        (f"against {r.against}: {r.reason}" for r in reports if r.verdict is verdict and r.reason),
+        None,
+    )
+    if verdict is Verdict.NOT_RUN:
+        reason = next((r.reason for r in reports if r.reason), None)
+    summary = ParitySummary(artifact_path=artifact.path, verdict=verdict, reason=reason)
+    return Examined(tuple(reports), summary, scores)

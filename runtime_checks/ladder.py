@@ -1,0 +1,213 @@
+"""The parity ladder: one artifact, run once on every window, compared with one reference.
+
+Nothing stops at the first failure: every rung that can be looked at is. The features rung looks
+into the file and the DER rung needs a reference of who speaks when, so that either may not run
+without holding back the verdict; all others must have run for a pass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from export.audio import Window
+from export.progress import Progress, silent
+from export.types import (
+    DerComparison,
+    Metric,
+    ModelSpec,
+    Rung,
+    RungName,
+    TensorSpec,
+    Verdict,
+)
+
+from . import rungs
+from .contract import contract, declaration_problems, expected_frames, value_problems
+from .decisions import Bools, decide
+from .der import DerScorer
+from .limits import Limits
+from .reference import ReferenceScores
+from .rungs import Compared, Scores, judge, metric, not_run
+from .runners.base import Runner
+
+OPTIONAL_RUNGS = (RungName.FEATURES, RungName.DER)
+NO_SCORES = "its output cannot be compared (see the contract rung)"
+NO_REFERENCE = "no reference (RTTM) was given, or it covers none of this audio"
+
+
+@dataclass(frozen=True)
+class Execution:
+    """What an artifact gave: scores [frames, classes] of every window, or None when what came out
+    has no comparable shape; and everything that breaks its contract, with the window."""
+
+    scores: tuple[Scores, ...] | None
+    problems: tuple[tuple[str | None, str], ...]
+
+
+@dataclass(frozen=True)
+class Climbed:
+    """The rungs of one artifact against one reference."""
+
+    rungs: tuple[Rung, ...]
+    der: DerComparison | None
+
+    @property
+    def verdict(self) -> Verdict:
+        """FAIL when any rung failed; PASS when all that are not optional passed."""
+        return Verdict.worst(
+            [
+                rung.verdict
+                for rung in self.rungs
+                if rung.name not in OPTIONAL_RUNGS or rung.verdict is not Verdict.NOT_RUN
+            ]
+        )
+
+    @property
+    def reason(self) -> str | None:
+        """Why it is no pass, in one line."""
+        failed = [rung for rung in self.rungs if rung.verdict is Verdict.FAIL]
+        if not failed:
+            return None
+        return "; ".join(_why(rung) for rung in failed)
+
+
+def execute(
+    runner: Runner,
+    windows: Sequence[Window],
+    *,
+    spec: ModelSpec,
+    dynamic_length: bool = False,
+    stage: str = "artifact",
+    progress: Progress = silent,
+) -> Execution:
+    """Run an artifact on every window and note all that breaks its contract.
+
+    An exception of the runtime is a broken contract, after which no further window is run. With
+    `dynamic_length` half a window must give the frames that the geometry asks for.
+    """
+    problems: list[tuple[str | None, str]] = [
+        (None, text)
+        for text in (
+            *declaration_problems("input", runner.inputs, spec.inputs),
+            *declaration_problems("output", runner.outputs, spec.outputs),
+        )
+    ]
+    collected: list[Scores] = []
+    for done, window in enumerate(windows, start=1):
+        output, found = _run(runner, window.samples, spec=spec)
+        problems += [(window.name, text) for text in found]
+        if output is None:
+            break
+        collected.append(output)
+        progress(stage, done, len(windows))
+    complete = len(collected) == len(windows)
+    if dynamic_length and complete:
+        half = windows[0].samples[: spec.geometry.window_samples // 2]
+        shorter = spec.model_copy(
+            update={"outputs": (_with_frames(spec, expected_frames(spec.geometry, len(half))),)}
+        )
+        _, found = _run(runner, half, spec=shorter)
+        problems += [(f"half of {windows[0].name}", text) for text in found]
+    return Execution(tuple(collected) if complete else None, tuple(problems))
+
+
+def _with_frames(spec: ModelSpec, frames: int) -> TensorSpec:
+    output = spec.outputs[0]
+    return output.model_copy(update={"shape": (1, frames, output.shape[2])})
+
+
+def _run(runner: Runner, samples: Scores, *, spec: ModelSpec) -> tuple[Scores | None, list[str]]:
+    """One window's comparable output (or None) and what is wrong with it."""
+    declared = runner.inputs or spec.inputs
+    try:
+        outputs = runner.run({declared[0].name: samples[None, None]})
+    except Exception as error:
+        # Runtimes raise bare exceptions of many classes, and other artifacts must go on.
+        text = str(error).strip() or "no message"
+        return None, [f"{type(error).__name__}: {text.splitlines()[0][:200]}"]
+    wanted = spec.outputs[0]
+    if wanted.name not in outputs and len(outputs) != 1:
+        return None, [f"outputs are {', '.join(outputs)}, expected {wanted.name}"]
+    output = outputs.get(wanted.name, next(iter(outputs.values())))
+    problems = value_problems(output, spec)
+    usable = output.shape == wanted.shape and bool(np.isfinite(output).all())
+    return (output[0] if usable else None), problems
+
+
+def climb(
+    execution: Execution,
+    reference: ReferenceScores,
+    *,
+    windows: Sequence[Window],
+    spec: ModelSpec,
+    limits: Limits,
+    features: Callable[[], Rung],
+    der: DerScorer | None,
+) -> Climbed:
+    """All six rungs. `features` computes the second, which looks into the file."""
+    first = contract(execution.problems, num_windows=len(windows))
+    if execution.scores is None:
+        others = [name for name in RungName if name is not RungName.CONTRACT]
+        return Climbed((first, *(not_run(name, NO_SCORES) for name in others)), None)
+    compared = Compared(windows, execution.scores, reference, spec, limits)
+    decided = rungs.compare_all_decisions(compared)
+    last, comparison = _der(
+        der,
+        artifact=[decide(each, spec) for each in execution.scores],
+        reference=[each.reference for each in decided],
+        windows=windows,
+        limits=limits,
+    )
+    found = (
+        first,
+        features(),
+        rungs.scores(compared),
+        rungs.decisions(compared, decided),
+        rungs.boundaries(compared, decided),
+        last,
+    )
+    return Climbed(found, comparison)
+
+
+def _der(
+    scorer: DerScorer | None,
+    *,
+    artifact: Sequence[Bools],
+    reference: Sequence[Bools],
+    windows: Sequence[Window],
+    limits: Limits,
+) -> tuple[Rung, DerComparison | None]:
+    mine = scorer.score(artifact) if scorer else None
+    theirs = scorer.score(reference) if scorer else None
+    if scorer is None or mine is None or theirs is None:
+        return not_run(RungName.DER, NO_REFERENCE), None
+    parts = {
+        "delta_der": (mine.pooled - theirs.pooled, limits.delta_der),
+        "delta_window_der": (mine.window_mean - theirs.window_mean, limits.delta_der),
+        "delta_false_alarm": (mine.false_alarm - theirs.false_alarm, None),
+        "delta_missed_detection": (mine.missed_detection - theirs.missed_detection, None),
+        "delta_confusion": (mine.confusion - theirs.confusion, None),
+        "der": (mine.pooled, None),
+        "reference_der": (theirs.pooled, None),
+    }
+    metrics = [
+        metric(name, value, unit="points" if "delta" in name else "%", limit=limit)
+        for name, (value, limit) in parts.items()
+    ]
+    worst = max(
+        scorer.covered,
+        key=lambda i: scorer.error_s(i, artifact[i]) - scorer.error_s(i, reference[i]),
+    )
+    rung = judge(RungName.DER, metrics, worst=windows[worst].name, reason=str(scorer.settings))
+    return rung, DerComparison(artifact=mine, reference=theirs)
+
+
+def _why(rung: Rung) -> str:
+    over: list[Metric] = [each for each in rung.metrics if not each.passed]
+    shown = ", ".join(f"{each.name} {each.value:.3g} (limit {each.limit:.3g})" for each in over)
+    where = f" on {rung.worst_window}" if rung.worst_window else ""
+    detail = f": {rung.reason}" if rung.reason and rung.name is RungName.CONTRACT else ""
+    return f"{rung.name}: {shown}{where}{detail}"
