@@ -6,6 +6,7 @@ Parity on trained weights is the matter of the ladder's tests.
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 
 import numpy as np
@@ -86,7 +87,7 @@ def test_a_rewrite_is_exact_and_leaves_its_input_alone(name: str, model: LoadedM
     canonical = entry.canonical(model.module)
     before = scores(canonical, inputs)
     # In float64, since what a rewrite computes ahead of time it computes in the weights' type.
-    rewritten = apply_rewrites(canonical.double(), [name])
+    rewritten = apply_rewrites(copy.deepcopy(canonical).double(), [name])
     assert torch.allclose(scores(rewritten, inputs), before, rtol=0, atol=1e-10)
     assert torch.equal(scores(canonical, inputs), before)
 
