@@ -9,6 +9,7 @@ import typer
 from ..errors import ExportError
 from .build import command as build
 from .check import command as check
+from .distill import command as distill
 from .doctor import command as doctor
 from .models import command as models
 from .recipes import command as recipes
@@ -28,7 +29,7 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
 )
-for command in (build, check, verify, models, recipes, doctor):
+for command in (build, check, distill, verify, models, recipes, doctor):
     app.command(command.__module__.rsplit(".", 1)[1])(command)
 
 

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import csv
-import errno
 import logging
-import pickle
 import warnings
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -16,61 +12,19 @@ import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
-from pydantic import Field
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from ..audio import Recording
 from ..checkpoint import LoadedModel
 from ..errors import TrainingError
 from ..models.base import MODELS
 from ..models.pyannet import student_config
 from ..progress import Progress, silent
-from ..types import Value
-from .data import TrainingWindows, audio_sha256
+from .config import DistilConfig, TrainingAudio
+from .data import TrainingWindows
 from .evaluate import stack_windows
+from .resume import BEST, CHECKPOINTS, LAST, LOGS, checkpoint_to_resume, disk_errors_told, read_logs
 from .student import Distillation, start_from_teacher
-
-CHECKPOINTS = "checkpoints"
-LAST, BEST = "last.ckpt", "best.ckpt"
-LOGS = "logs"
-
-
-class DistilConfig(Value):
-    """All that decides the outcome of a run, beside teacher and audio."""
-
-    student: str = "sinc-1bi"
-    steps: int = Field(default=3000, ge=1)
-    batch_size: int = Field(default=16, ge=1)
-    learning_rate: float = Field(default=2e-3, gt=0)
-    weight_decay: float = Field(default=1e-2, ge=0)
-    average_decay: float = Field(default=0.995, ge=0, lt=1)
-    simulated_share: float = Field(default=0.5, ge=0, le=1)
-    validation_hop_s: float = Field(default=2.5, gt=0)
-    checkpoint_steps: int = Field(default=100, ge=1)
-    seed: int = Field(default=0, ge=0)
-
-
-@dataclass(frozen=True)
-class TrainingAudio:
-    """Audio of a run: recordings, utterances by speaker for simulation, recordings to choose on."""
-
-    recordings: Sequence[Recording]
-    speakers: dict[str, list[Recording]] = field(default_factory=dict)
-    validation: Sequence[Recording] = ()
-
-    def hashes(self) -> dict[str, dict[str, str]]:
-        """Hashes of all audio by its part in the run."""
-        spoken = {
-            f"{name}/{uri}": sha
-            for name, utterances in self.speakers.items()
-            for uri, sha in audio_sha256(utterances).items()
-        }
-        return {
-            "recordings": audio_sha256(self.recordings),
-            "speakers": spoken,
-            "validation": audio_sha256(self.validation),
-        }
 
 
 @dataclass(frozen=True)
@@ -185,13 +139,13 @@ def train(
     the outcome is that of a run that was never stopped. Raises TrainingError on a folder that
     holds another run, a loss that is not finite, or a full disk; checkpoints are kept.
     """
-    student = build_student(config, teacher)
+    student, folder = build_student(config, teacher), folder.resolve()
     identity = {
         "config": config.model_dump(mode="json"),
         "teacher_sha256": teacher.sha256,
         "audio_sha256": audio.hashes(),
     }
-    last = _checkpoint_to_resume(folder, identity, resume=resume)
+    last = checkpoint_to_resume(folder, identity, resume=resume)
     module = Distillation(
         student,
         teacher.module,
@@ -202,21 +156,10 @@ def train(
     )
     module.records = identity
     trainer = _trainer(config, folder, progress=progress, choose=bool(audio.validation))
-    try:
+    with disk_errors_told(folder):
         trainer.fit(
-            module,
-            datamodule=_Windows(config, audio, teacher),
-            ckpt_path=last,
-            weights_only=True,
+            module, datamodule=_Windows(config, audio, teacher), ckpt_path=last, weights_only=True
         )
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        raise TrainingError(
-            folder,
-            found="the disk is full",
-            todo="Free some space and go on with --resume; the last whole checkpoint is kept.",
-        ) from error
     chosen = folder / CHECKPOINTS / (BEST if audio.validation else LAST)
     checkpoint = torch.load(chosen, map_location="cpu", weights_only=True)
     module.load_state_dict(checkpoint["state_dict"])
@@ -234,13 +177,16 @@ def _trainer(config: DistilConfig, folder: Path, *, progress: Progress, choose: 
         "save_on_train_epoch_end": True,
         "enable_version_counter": False,
     }
-    best = {"filename": Path(BEST).stem, "monitor": "validation_agreement", "mode": "max"}
-    callbacks: list[Callback] = [
-        _Steps(progress, config.steps),
-        ModelCheckpoint(filename=Path(LAST).stem, **keep),
-    ]
+    best: dict[str, Any] = {
+        "filename": Path(BEST).stem,
+        "monitor": "validation_agreement",
+        "mode": "max",
+    }
+    callbacks: list[Callback] = [_Steps(progress, config.steps)]
+    # The last one is written last: it holds the score of the best one, which must not be older.
     if choose:
         callbacks.append(ModelCheckpoint(**best, **keep))
+    callbacks.append(ModelCheckpoint(filename=Path(LAST).stem, **keep))
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module="lightning")
@@ -255,54 +201,3 @@ def _trainer(config: DistilConfig, folder: Path, *, progress: Progress, choose: 
         enable_progress_bar=False,
         enable_model_summary=False,
     )
-
-
-def _checkpoint_to_resume(folder: Path, identity: dict[str, Any], *, resume: bool) -> Path | None:
-    last = folder / CHECKPOINTS / LAST
-    if not last.is_file():
-        return None
-    if not resume:
-        raise TrainingError(
-            folder,
-            found="holds the checkpoints of a run",
-            todo="Go on with it by --resume, or choose another --out.",
-        )
-    try:
-        found = torch.load(last, map_location="cpu", weights_only=True)["diarport"]
-    except (OSError, RuntimeError, EOFError, KeyError, pickle.UnpicklingError) as error:
-        raise TrainingError(
-            last,
-            found="not a checkpoint of a distillation",
-            todo="Choose another --out.",
-        ) from error
-    differing = _differences(found, identity)
-    if differing:
-        raise TrainingError(
-            last,
-            found=f"the checkpoint of another run: {', '.join(differing)} differ",
-            expected="the same teacher, audio and settings",
-            todo="Repeat the settings that the run began with, or choose another --out.",
-        )
-    return last
-
-
-def _differences(found: dict[str, Any], expected: dict[str, Any]) -> list[str]:
-    plain = {**found.pop("config"), **found}
-    wanted = {**expected["config"], **{k: v for k, v in expected.items() if k != "config"}}
-    return sorted(k for k in plain.keys() | wanted.keys() if plain.get(k) != wanted.get(k))
-
-
-def read_logs(folder: Path) -> list[dict[str, str]]:
-    """One row a checkpoint from the CSV logs of a run and of its resumptions.
-
-    What a killed run logged after its last checkpoint was computed again after it: later rows
-    of a step replace earlier ones.
-    """
-    rows: dict[int, dict[str, str]] = {}
-    logs = (folder / LOGS).glob("version_*/metrics.csv")
-    for path in sorted(logs, key=lambda p: int(p.parent.name.removeprefix("version_"))):
-        with path.open(newline="") as file:
-            for row in csv.DictReader(file):
-                filled = {k: v for k, v in row.items() if v}
-                rows.setdefault(int(row["step"]), {}).update(filled)
-    return [rows[step] for step in sorted(rows)]

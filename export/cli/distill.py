@@ -1,0 +1,168 @@
+"""`diarport distill`: a small student that says what its teacher says."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ..progress import Progress
+from .common import JsonOption, QuietOption, print_json, print_table, progress_bar, say
+
+if TYPE_CHECKING:
+    from ..distil.record import TrainingRecord
+
+
+def command(
+    teacher: Annotated[
+        str, typer.Option("--teacher", "-t", help="Zoo name, checkpoint or Hugging Face id.")
+    ],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Model folder to write.")],
+    student: Annotated[
+        str, typer.Option("--student", "-s", help="Student, such as sinc-1bi or sinc-2uni-2lin.")
+    ] = "sinc-1bi",
+    audio: Annotated[
+        list[Path] | None,
+        typer.Option(help="Audio to train on: file, folder or list; can be repeated. No labels."),
+    ] = None,
+    simulate_from: Annotated[
+        Path | None,
+        typer.Option(help="Folder of one subfolder a speaker: conversations are simulated of it."),
+    ] = None,
+    simulated_share: Annotated[
+        float, typer.Option(min=0, max=1, help="Share of simulated windows, when there are both.")
+    ] = 0.5,
+    validation_audio: Annotated[
+        list[Path] | None,
+        typer.Option(help="Audio to choose the best weights on; can be repeated."),
+    ] = None,
+    validation_rttm: Annotated[
+        Path | None, typer.Option(help="Who speaks when in it, for the DER in the model card.")
+    ] = None,
+    test_audio: Annotated[
+        list[Path] | None,
+        typer.Option(help="Audio that is only measured, at the end; can be repeated."),
+    ] = None,
+    test_rttm: Annotated[Path | None, typer.Option(help="Who speaks when in that.")] = None,
+    steps: Annotated[int, typer.Option(min=1, help="Training steps.")] = 3000,
+    batch_size: Annotated[int, typer.Option(min=1, help="Windows a step.")] = 16,
+    learning_rate: Annotated[float, typer.Option(help="Largest learning rate.")] = 2e-3,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of weights and windows.")] = 0,
+    checkpoint_steps: Annotated[
+        int, typer.Option(min=1, help="Steps between checkpoints (and validations).")
+    ] = 100,
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="CPU threads. Default: all cores.")
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on from the last checkpoint in OUT, if any.")
+    ] = False,
+    credit: Annotated[
+        list[str] | None,
+        typer.Option(help="A source of the audio and its licence, for the card; can be repeated."),
+    ] = None,
+    note: Annotated[
+        list[str] | None, typer.Option(help="A remark for the card's limits; can be repeated.")
+    ] = None,
+    licence_file: Annotated[
+        Path | None,
+        typer.Option(help="Licence of the student; the teacher's is appended. Default: its alone."),
+    ] = None,
+    json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Train a small student to give the scores of a larger teacher.
+
+    No labels are needed. A killed run goes on with --resume and the same options and gives what it
+    would have given. OUT is then a model folder for every other command, and its pytorch_model.bin
+    one for pyannote.audio.
+
+    Examples:
+
+    - `diarport distill --teacher pytorch_model.bin --audio meetings/ --out students/mine`
+
+    - `diarport distill -t pytorch_model.bin -s sinc-2bi --audio train.lst --simulate-from
+      speakers/ --validation-audio dev/ --validation-rttm dev.rttm --steps 5000 --out students/big`
+
+    - `diarport distill -t pytorch_model.bin --audio meetings/ --out students/mine --resume`
+    """
+    from .distilling import DistillRequest, Measured, run_distill
+
+    settings = {
+        "student": student,
+        "steps": steps,
+        "batch_size": batch_size,
+        "learning_rate": learning_rate,
+        "simulated_share": simulated_share,
+        "checkpoint_steps": checkpoint_steps,
+        "seed": seed,
+    }
+    request = DistillRequest(
+        teacher=teacher,
+        out=out,
+        settings=settings,
+        audio=audio or [],
+        simulate_from=simulate_from,
+        validation=Measured("validation", validation_audio or [], validation_rttm),
+        test=Measured("test", test_audio or [], test_rttm),
+        threads=threads,
+        resume=resume,
+        credits=credit or [],
+        notes=note or [],
+        licence_file=licence_file,
+    )
+    with _progress(quiet=quiet or json) as progress:
+        record = run_distill(request, progress)
+    if json:
+        print_json(record.model_dump(mode="json"))
+    elif not quiet:
+        _print(record, out)
+
+
+def _print(record: TrainingRecord, out: Path) -> None:
+    rows = [
+        {
+            "part": f.split,
+            "audio": f"{f.audio_s:.0f} s",
+            "agreement": f"{f.agreement.decisions_percent:.2f} %",
+            "window DER": f"{f.student_der.pooled:.2f} %" if f.student_der else "no reference",
+            "teacher's": f"{f.teacher_der.pooled:.2f} %" if f.teacher_der else "no reference",
+        }
+        for f in record.figures
+    ]
+    if rows:
+        print_table(f"{record.config.student}, {record.parameters:,} parameters", rows)
+    say(f"wrote {out}: weights of step {record.chosen_step}, card, record, log")
+
+
+@contextmanager
+def _progress(*, quiet: bool) -> Iterator[Progress]:
+    """A bar on a terminal; elsewhere (a log file) a line a minute with the remaining time."""
+    if quiet or sys.stderr.isatty():
+        with progress_bar(quiet=quiet) as bar:
+            yield bar
+    else:
+        yield line_progress(every_s=60)
+
+
+def line_progress(*, every_s: float) -> Progress:
+    """Progress as lines on stderr, at most one every `every_s` seconds a stage."""
+    import time
+
+    began: dict[str, tuple[float, int]] = {}
+    told: dict[str, float] = {}
+
+    def report(stage: str, done: int, total: int) -> None:
+        now = time.monotonic()
+        start, first = began.setdefault(stage, (now, done))
+        if now - told.setdefault(stage, start) < every_s or done == first:
+            return
+        told[stage] = now
+        left_s = (now - start) / (done - first) * (total - done)
+        say(f"{stage}: {done} of {total}, {left_s / 60:.0f} min left")
+
+    return report

@@ -1,0 +1,176 @@
+"""What `diarport distill` does, once its options are read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from pydantic import ValidationError
+from torch import nn
+
+from runtime_checks.decisions import decide
+from runtime_checks.der import DerScorer
+from runtime_checks.rttm import load_reference
+
+from ..audio import Recording, cut_windows
+from ..checkpoint import LoadedModel, load_model
+from ..distil.config import DistilConfig, TrainingAudio
+from ..distil.data import load_speakers, load_training_audio
+from ..distil.evaluate import compare_scores, score_windows, stack_windows
+from ..distil.folder import write_student
+from ..distil.record import Papers, SplitFigures, TrainingRecord
+from ..distil.train import build_student, train
+from ..errors import AudioError, TrainingError
+from ..progress import Progress
+from ..types import DerScore, ModelSpec
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Audio to measure on, with its reference where there is one."""
+
+    split: Literal["validation", "test"]
+    audio: Sequence[Path]
+    rttm: Path | None
+
+
+@dataclass(frozen=True)
+class DistillRequest:
+    """The options of one run; `settings` are fields of DistilConfig."""
+
+    teacher: str
+    out: Path
+    settings: dict[str, Any]
+    audio: Sequence[Path]
+    simulate_from: Path | None
+    validation: Measured
+    test: Measured
+    threads: int | None
+    resume: bool
+    credits: Sequence[str]
+    notes: Sequence[str]
+    licence_file: Path | None
+
+
+def run_distill(request: DistillRequest, progress: Progress) -> TrainingRecord:
+    """Train, measure and write a student.
+
+    Everything that can be wrong with the request is looked at before the training starts.
+    """
+    config = _config(request.settings)
+    if request.threads:
+        torch.set_num_threads(request.threads)
+    papers = Papers(request.credits, request.notes, _licence(request.licence_file))
+    teacher = load_model(request.teacher)
+    build_student(config, teacher)
+    audio = _training_audio(request, teacher, progress)
+    parts = [(m, _measured_audio(m, teacher)) for m in (request.validation, request.test)]
+    audio = TrainingAudio(audio.recordings, audio.speakers, parts[0][1])
+    for measured, recordings in parts:
+        _reference(measured, recordings)
+    trained = train(
+        teacher, audio, config, folder=request.out, resume=request.resume, progress=progress
+    )
+    hop_s = config.validation_hop_s
+    figures = [
+        measure(trained.module, teacher, recordings, part=part, hop_s=hop_s)
+        for part, recordings in parts
+        if recordings
+    ]
+    return write_student(
+        request.out,
+        trained,
+        teacher=teacher,
+        audio=audio,
+        config=config,
+        figures=figures,
+        papers=papers,
+    )
+
+
+def measure(
+    student: nn.Module,
+    teacher: LoadedModel,
+    recordings: Sequence[Recording],
+    *,
+    part: Measured,
+    hop_s: float,
+) -> SplitFigures:
+    """Agreement, and the window DER of both where the part has a reference."""
+    geometry = teacher.spec.geometry
+    windows = stack_windows(recordings, geometry, hop_s=hop_s)
+    scores = score_windows(student, windows), score_windows(teacher.module, windows)
+    ders: list[DerScore | None] = [None, None]
+    reference = _reference(part, recordings)
+    if reference is not None:
+        cut = [w for r in recordings for w in cut_windows(r, geometry, hop_s=hop_s)]
+        scorer = DerScorer(reference, cut, geometry=geometry)
+        ders = [scorer.score(_decisions(each, teacher.spec)) for each in scores]
+    return SplitFigures(
+        split=part.split,
+        recordings=len(recordings),
+        audio_s=round(sum(r.duration_s for r in recordings), 3),
+        hop_s=hop_s,
+        agreement=compare_scores(*scores),
+        student_der=ders[0],
+        teacher_der=ders[1],
+    )
+
+
+def _decisions(scores: torch.Tensor, spec: ModelSpec) -> list[Any]:
+    return [decide(window, spec) for window in scores.numpy()]
+
+
+def _reference(part: Measured, recordings: Sequence[Recording]) -> Any:
+    if part.rttm is None:
+        return None
+    if not recordings:
+        raise AudioError(
+            part.rttm, found="a reference without audio", todo=f"Give --{part.split}-audio too."
+        )
+    return load_reference(part.rttm, uem=None, recordings=recordings)
+
+
+def _training_audio(
+    request: DistillRequest, teacher: LoadedModel, progress: Progress
+) -> TrainingAudio:
+    if not request.audio and request.simulate_from is None:
+        raise TrainingError(
+            "distill",
+            found="no audio to train on",
+            todo="Give --audio (meetings, calls: what the model will hear), --simulate-from "
+            "(a folder of speakers), or both.",
+        )
+    geometry = teacher.spec.geometry
+    recordings = load_training_audio(request.audio, geometry, progress=progress)
+    speakers = {}
+    if request.simulate_from is not None:
+        speakers = load_speakers(
+            request.simulate_from, sample_rate_hz=geometry.sample_rate_hz, progress=progress
+        )
+    return TrainingAudio(recordings, speakers)
+
+
+def _measured_audio(part: Measured, teacher: LoadedModel) -> list[Recording]:
+    return load_training_audio(part.audio, teacher.spec.geometry)
+
+
+def _config(settings: dict[str, Any]) -> DistilConfig:
+    try:
+        return DistilConfig(**settings)
+    except ValidationError as error:
+        first = error.errors()[0]
+        option = f"--{'-'.join(str(part) for part in first['loc'])}".replace("_", "-")
+        raise TrainingError(option, found=str(first["input"]), expected=first["msg"]) from error
+
+
+def _licence(path: Path | None) -> str:
+    if path is None:
+        return ""
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise TrainingError(path, found=f"not readable ({error})", expected="a text") from error

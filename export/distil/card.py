@@ -1,0 +1,125 @@
+"""The model card of a student, generated from the record of its training."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ..types import DerScore, ModelSpec
+from .record import SplitFigures, TrainingRecord
+
+LOSS = (
+    "permutation-invariant binary cross-entropy on the teacher's probabilities (equation 2 of "
+    "Fujita et al., Interspeech 2019, with soft targets)"
+)
+
+
+def model_card(record: TrainingRecord, spec: ModelSpec) -> str:
+    """Markdown: what the model is, its data, figures, limits and licence."""
+    sections = [
+        f"# {spec.name}\n\n{_summary(record, spec)}",
+        f"## Data\n\n{_data(record)}",
+        f"## Training\n\n{_training(record)}",
+        f"## Figures\n\n{_figures(record.figures)}",
+        f"## Limits\n\n{_limits(record, spec)}",
+        f"## Licence\n\n{_licence(record, spec)}",
+    ]
+    return "\n\n".join(sections) + "\n"
+
+
+def _summary(record: TrainingRecord, spec: ModelSpec) -> str:
+    geometry = spec.geometry
+    return (
+        f"Speaker segmentation of {geometry.window_s:g} s windows of {geometry.sample_rate_hz} Hz "
+        f"mono audio: {len(spec.classes)} speaker probabilities in each of {geometry.num_frames} "
+        f"frames. {spec.architecture}, {record.parameters:,} parameters "
+        f"({record.parameters * 4 / 1e6:.2f} MB in float32), distilled from {record.teacher}. "
+        "Which output is which person changes from window to window: the order of speakers is "
+        "arbitrary."
+    )
+
+
+def _data(record: TrainingRecord) -> str:
+    audio = record.audio
+    lines = []
+    if audio["recordings"].recordings:
+        part = audio["recordings"]
+        lines.append(f"- training: {part.recordings} recordings, {part.audio_s:.0f} s")
+    if audio["speakers"].recordings:
+        part = audio["speakers"]
+        lines.append(
+            f"- training: conversations simulated from {part.recordings} utterances of "
+            f"{part.speakers} speakers, {part.audio_s:.0f} s"
+        )
+    if audio["validation"].recordings:
+        part = audio["validation"]
+        lines.append(f"- choosing: {part.recordings} recordings, {part.audio_s:.0f} s")
+    lines += [f"- source: {credit}" for credit in record.credits]
+    return (
+        "\n".join(lines) + "\n\nNo labels were used: the teacher labels every window. Windows are "
+        "spliced, mixed, played faster or slower, filtered, reverberated, made noisy and scaled "
+        "at random. The hashes of all audio are in `training.json`."
+    )
+
+
+def _training(record: TrainingRecord) -> str:
+    config = record.config
+    return (
+        f"{config.steps} steps of {config.batch_size} windows, AdamW, one-cycle learning rate up "
+        f"to {config.learning_rate:g}, seed {config.seed}; {LOSS}. SincNet, the recurrent layers, "
+        "the first linear layer and the classifier start from the teacher's where their shapes "
+        "agree. The weights are a moving average; those of step "
+        f"{record.chosen_step} were chosen"
+        + (" on the validation audio" if record.audio["validation"].recordings else "")
+        + ". Settings are in `training.json`, the course of the training in `log.csv`."
+    )
+
+
+def _figures(figures: Sequence[SplitFigures]) -> str:
+    if not figures:
+        return "None: there was no audio to measure on."
+    header = (
+        "| part | audio | windows | agreement with the teacher, decisions | frames | window DER | "
+        "teacher's |\n|---|---|---|---|---|---|---|"
+    )
+    rows = [
+        f"| {f.split} | {f.recordings} recordings, {f.audio_s:.0f} s | {f.agreement.windows}, "
+        f"hop {f.hop_s:g} s | {f.agreement.decisions_percent:.2f} % | "
+        f"{f.agreement.frames_percent:.2f} % | {_der(f.student_der)} | {_der(f.teacher_der)} |"
+        for f in figures
+    ]
+    scored = next((f.student_der for f in figures if f.student_der), None)
+    rule = ""
+    if scored is not None:
+        overlap = "not scored" if scored.skip_overlap else "scored"
+        rule = (
+            f" DER is pooled over windows, each with its own best mapping of speakers; collar "
+            f"{scored.collar_s:g} s, overlapped speech {overlap}."
+        )
+    return (
+        "\n".join([header, *rows]) + "\n\nAgreement counts decisions at a score of 0.5, under each "
+        f"window's best permutation; a frame agrees when all its decisions do.{rule}"
+    )
+
+
+def _der(score: DerScore | None) -> str:
+    return f"{score.pooled:.2f} %" if score else "no reference"
+
+
+def _limits(record: TrainingRecord, spec: ModelSpec) -> str:
+    measured_s = sum(f.audio_s for f in record.figures)
+    lines = [
+        f"- Measured on {measured_s:.0f} s of audio: an indication, not a benchmark.",
+        f"- At most {len(spec.classes)} speakers in a window; more are merged or missed.",
+        "- It repeats its teacher's errors, and adds its own on rooms, languages and microphones "
+        "unlike the training data.",
+        "- It tells speakers apart within a window and identifies nobody.",
+        *(f"- {note}" for note in record.notes),
+    ]
+    return "\n".join(lines)
+
+
+def _licence(record: TrainingRecord, spec: ModelSpec) -> str:
+    return (
+        f"{spec.licence} (text in `LICENSE`). The weights were started from those of "
+        f"{record.teacher} ({record.teacher_licence}), whose notice is kept there."
+    )

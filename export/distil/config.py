@@ -1,0 +1,49 @@
+"""What a distillation is told: its settings and its audio."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from pydantic import Field
+
+from ..audio import Recording
+from ..types import Value
+from .data import audio_sha256
+
+
+class DistilConfig(Value):
+    """All that decides the outcome of a run, beside teacher and audio."""
+
+    student: str = "sinc-1bi"
+    steps: int = Field(default=3000, ge=1)
+    batch_size: int = Field(default=16, ge=1)
+    learning_rate: float = Field(default=2e-3, gt=0)
+    weight_decay: float = Field(default=1e-2, ge=0)
+    average_decay: float = Field(default=0.995, ge=0, lt=1)
+    simulated_share: float = Field(default=0.5, ge=0, le=1)
+    validation_hop_s: float = Field(default=2.5, gt=0)
+    checkpoint_steps: int = Field(default=100, ge=1)
+    seed: int = Field(default=0, ge=0)
+
+
+@dataclass(frozen=True)
+class TrainingAudio:
+    """Audio of a run: recordings, utterances by speaker for simulation, recordings to choose on."""
+
+    recordings: Sequence[Recording]
+    speakers: dict[str, list[Recording]] = field(default_factory=dict)
+    validation: Sequence[Recording] = ()
+
+    def hashes(self) -> dict[str, dict[str, str]]:
+        """Hashes of all audio by its part in the run."""
+        spoken = {
+            f"{name}/{uri}": sha
+            for name, utterances in self.speakers.items()
+            for uri, sha in audio_sha256(utterances).items()
+        }
+        return {
+            "recordings": audio_sha256(self.recordings),
+            "speakers": spoken,
+            "validation": audio_sha256(self.validation),
+        }

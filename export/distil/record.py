@@ -1,0 +1,77 @@
+"""What is known of a finished distillation: data, settings, figures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from ..types import SCHEMA_VERSION, DerScore, Sha256, Value
+from .config import DistilConfig, TrainingAudio
+from .evaluate import Agreement
+
+
+class SplitFigures(Value):
+    """A student measured on one part of the audio; DER only where there is a reference."""
+
+    split: Literal["validation", "test"]
+    recordings: int
+    audio_s: float
+    hop_s: float
+    agreement: Agreement
+    student_der: DerScore | None
+    teacher_der: DerScore | None
+
+
+class AudioSummary(Value):
+    """How much audio a part of the training heard."""
+
+    recordings: int
+    speakers: int | None
+    audio_s: float
+
+
+class TrainingRecord(Value):
+    """`training.json`: all that is needed to train the same student again, and what it gave."""
+
+    schema_version: Literal[1] = SCHEMA_VERSION
+    config: DistilConfig
+    teacher: str
+    teacher_licence: str
+    teacher_sha256: Sha256
+    audio: dict[str, AudioSummary]
+    audio_sha256: dict[str, dict[str, Sha256]]
+    credits: tuple[str, ...]
+    notes: tuple[str, ...]
+    chosen_step: int
+    parameters: int
+    weights_sha256: Sha256
+    figures: tuple[SplitFigures, ...]
+    tool_versions: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Papers:
+    """What the user says about the run: data credits, remarks, the student's own licence text."""
+
+    credits: Sequence[str] = ()
+    notes: Sequence[str] = ()
+    licence_text: str = ""
+
+
+def summarise_audio(audio: TrainingAudio) -> dict[str, AudioSummary]:
+    """Amounts of audio by its part in the run."""
+    spoken = [u for utterances in audio.speakers.values() for u in utterances]
+    parts = {
+        "recordings": (audio.recordings, None),
+        "speakers": (spoken, len(audio.speakers)),
+        "validation": (audio.validation, None),
+    }
+    return {
+        name: AudioSummary(
+            recordings=len(recordings),
+            speakers=speakers,
+            audio_s=round(sum(r.duration_s for r in recordings), 3),
+        )
+        for name, (recordings, speakers) in parts.items()
+    }
