@@ -195,28 +195,22 @@ class BundleWriter:
     def __enter__(self) -> Self:
         target = self._target
         _recover(target)
-        if target.exists() and not (target / MANIFEST).is_file():
-            if not target.is_dir() or any(target.iterdir()):
-                raise BundleError(
-                    target,
-                    found="something that is not a bundle",
-                    expected="a bundle to replace, or a path that is free",
-                    todo="Choose another --out.",
-                )
-            target.rmdir()
+        _make_way(target)
         target.parent.mkdir(parents=True, exist_ok=True)
         prefix = f"{_hidden(target, 'tmp')}{os.getpid()}-"
         self.folder = Path(tempfile.mkdtemp(prefix=prefix, dir=target.parent))
         self.folder.chmod(0o755)
         return self
 
-    def commit(self) -> None:
-        """Put the finished bundle in place of the old one."""
+    def commit(self, target: Path | None = None) -> None:
+        """Put the finished bundle in place of the old one, or in another place beside it."""
+        target = (target or self._target).absolute()
+        _make_way(target)
         old = None
-        if self._target.exists():
-            old = self._target.with_name(f"{_hidden(self._target, 'old')}{os.getpid()}")
-            self._target.rename(old)
-        self.folder.rename(self._target)
+        if target.exists():
+            old = target.with_name(f"{_hidden(target, 'old')}{os.getpid()}")
+            target.rename(old)
+        self.folder.rename(target)
         if old:
             shutil.rmtree(old)
 
@@ -228,6 +222,20 @@ class BundleWriter:
     ) -> None:
         if self.folder.exists() and self.folder != self._target:
             shutil.rmtree(self.folder)
+
+
+def _make_way(target: Path) -> None:
+    """Refuse to replace what is no bundle; an empty directory is removed."""
+    if not target.exists() or (target / MANIFEST).is_file():
+        return
+    if not target.is_dir() or any(target.iterdir()):
+        raise BundleError(
+            target,
+            found="something that is not a bundle",
+            expected="a bundle to replace, or a path that is free",
+            todo="Choose another --out.",
+        )
+    target.rmdir()
 
 
 def _hidden(target: Path, kind: str) -> str:

@@ -7,7 +7,7 @@ writes every field, so that a file says all that its reader may rely on.
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Any, Literal, Self
+from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
 
@@ -256,6 +256,17 @@ class ParityReport(Value):
     first_diverging_layer: str | None = None
 
 
+class ParityRecord(Value):
+    """`parity.json`: every report of one check and what it was done on."""
+
+    schema_version: Literal[1] = SCHEMA_VERSION
+    reports: tuple[ParityReport, ...]
+    reference_der: DerScore | None
+    hop_s: float
+    num_speech_windows: int
+    notes: tuple[str, ...]
+
+
 class ParitySummary(Value):
     """The verdict on one artifact, as the manifest carries it."""
 
@@ -312,6 +323,8 @@ class LatencyReport(Value):
     failures: tuple[str, ...]
 
 
-def parse_json(model: type[Value], text: str) -> Any:
-    """Strictly parse JSON text into a value type (pydantic.ValidationError on anything else)."""
-    return model.model_validate_json(text)
+class LatencyRecord(Value):
+    """`latency.json`: one interleaved run, the PyTorch eager baseline among its candidates."""
+
+    schema_version: Literal[1] = SCHEMA_VERSION
+    reports: tuple[LatencyReport, ...]

@@ -1,5 +1,110 @@
-"""`diarport build`."""
+"""`diarport build`: checkpoint in, parity-checked bundle out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .common import (
+    AudioOption,
+    BackendOption,
+    CollarOption,
+    HopOption,
+    JsonOption,
+    LimitOption,
+    ModelArgument,
+    QuietOption,
+    RecipeOption,
+    RttmOption,
+    SkipOverlapOption,
+    UemOption,
+    WindowOption,
+    print_json,
+    progress_bar,
+    say,
+)
 
 
-def command() -> None:
-    """To be written."""
+def command(
+    model: ModelArgument = "sinc-1bi",
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", help="Bundle directory. Default: bundles/MODEL."),
+    ] = None,
+    audio: AudioOption = None,
+    rttm: RttmOption = None,
+    uem: UemOption = None,
+    backend: BackendOption = None,
+    recipe: RecipeOption = None,
+    window_s: WindowOption = None,
+    hop_s: HopOption = None,
+    dynamic_length: Annotated[
+        bool,
+        typer.Option(
+            "--dynamic-length", help="Take any number of samples, where a backend supports it."
+        ),
+    ] = False,
+    limit: LimitOption = None,
+    collar_s: CollarOption = 0.0,
+    skip_overlap: SkipOverlapOption = False,
+    runs: Annotated[
+        int, typer.Option(min=0, help="Timed runs of each artifact for the report; 0: no timing.")
+    ] = 50,
+    json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Export a segmentation model, prove that the artifacts compute the same, write a bundle.
+
+    Without --audio it uses the two-speaker recording inside pyannote.audio. A bundle whose parity
+    fails goes to OUT.failed and leaves OUT as it was; the exit code is then 1.
+
+    Examples:
+
+    - `diarport build`
+
+    - `diarport build pytorch_model.bin --audio meetings/ --rttm meetings.rttm --out bundles/mine`
+
+    - `diarport build sinc-1bi --backend onnx_ort --recipe fp32 --recipe fp16 --window-s 2`
+    """
+    from runtime_checks.der import DerSettings
+
+    from .building import BuildRequest, parity_record, run_build
+    from .presenting import artifact_rows, exit_code, parse_limits, show_result
+
+    request = BuildRequest(
+        model=model,
+        out=out,
+        audio=audio or [],
+        rttm=rttm,
+        uem=uem,
+        backends=backend or [],
+        recipes=recipe or [],
+        window_s=window_s,
+        hop_s=hop_s,
+        dynamic_length=dynamic_length,
+        limits=parse_limits(limit),
+        der_settings=DerSettings(collar_s=collar_s, skip_overlap=skip_overlap),
+        runs=runs,
+    )
+    with progress_bar(quiet=quiet or json) as progress:
+        result = run_build(request, progress)
+    artifacts = result.bundle.content.artifacts
+    if json:
+        print_json(
+            {
+                "bundle": str(result.folder),
+                "content_sha256": result.bundle.content_sha256,
+                "verdict": result.checked.verdict.value,
+                "artifacts": artifact_rows(artifacts, result.checked, result.latencies),
+                "left_out": list(result.left_out),
+                "parity": parity_record(result.checked).model_dump(mode="json"),
+            }
+        )
+    else:
+        show_result(artifacts, result.checked, latencies=result.latencies, quiet=quiet)
+        for line in result.left_out:
+            say(f"note: {line}", quiet=quiet)
+        say(f"wrote {result.folder} (open {result.folder / 'report.html'})", quiet=quiet)
+    raise typer.Exit(exit_code(result.checked.verdict))

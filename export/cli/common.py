@@ -41,6 +41,24 @@ WindowOption = Annotated[
     float | None,
     typer.Option("--window-s", min=0.1, help="Window in seconds. Default: as trained."),
 ]
+UemOption = Annotated[
+    Path | None, typer.Option(help="Regions of the audio that the RTTM covers, as UEM.")
+]
+HopOption = Annotated[
+    float | None,
+    typer.Option("--hop-s", min=0.01, help="Step of windows in seconds. Default: half a window."),
+]
+CollarOption = Annotated[
+    float,
+    typer.Option("--collar-s", min=0.0, help="Seconds not scored around reference boundaries."),
+]
+SkipOverlapOption = Annotated[
+    bool, typer.Option("--skip-overlap", help="Leave overlapping speech out of the DER.")
+]
+LimitOption = Annotated[
+    list[str] | None,
+    typer.Option("--limit", help="Change a parity limit: NAME=NUMBER; can be repeated."),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")]
 

@@ -1,0 +1,203 @@
+"""What `diarport build` does, stage by stage."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..bundle import BundleWriter, file_entry, write_goldens, write_manifest
+from ..checkpoint import LoadedModel, load_model, with_window
+from ..pipeline import Exporter, Plan, created_by, plan
+from ..progress import Progress
+from ..types import (
+    Artifact,
+    Bundle,
+    BundleContent,
+    LatencyRecord,
+    LatencyReport,
+    ParityRecord,
+    Verdict,
+)
+from .inputs import load_audio
+
+if TYPE_CHECKING:
+    from runtime_checks.check import CheckResult
+    from runtime_checks.der import DerSettings
+
+    from ..audio import Recording
+
+CARD, LICENCE = "MODEL_CARD.md", "LICENSE"
+PARITY, LATENCY, REPORT = "parity.json", "latency.json", "report.html"
+
+
+@dataclass(frozen=True)
+class BuildRequest:
+    """The command's options; see its help."""
+
+    model: str
+    out: Path | None
+    audio: list[Path]
+    rttm: Path | None
+    uem: Path | None
+    backends: list[str]
+    recipes: list[str]
+    window_s: float | None
+    hop_s: float | None
+    dynamic_length: bool
+    limits: Mapping[str, object]
+    der_settings: DerSettings
+    runs: int
+
+
+@dataclass(frozen=True)
+class BuildResult:
+    """A written bundle (`folder` is OUT, or OUT.failed) and what was found on the way."""
+
+    folder: Path
+    bundle: Bundle
+    checked: CheckResult
+    latencies: tuple[LatencyReport, ...]
+    left_out: tuple[str, ...]
+
+
+def run_build(request: BuildRequest, progress: Progress) -> BuildResult:
+    """Load and check all input first, then export, check, time, report and write.
+
+    A failing bundle is written beside the target, which is then left as it was.
+    """
+    from runtime_checks.contenders import time_artifacts
+    from runtime_checks.goldens import make_goldens
+
+    model = with_window(load_model(request.model), request.window_s)
+    planned = plan(
+        model,
+        backends=request.backends,
+        recipes=request.recipes,
+        dynamic_length=request.dynamic_length,
+    )
+    recordings, rttm = load_audio(
+        request.audio, rttm=request.rttm, sample_rate_hz=model.spec.geometry.sample_rate_hz
+    )
+    out = request.out or Path("bundles") / model.spec.name
+    exporter = Exporter(model)
+    with BundleWriter(out) as writer:
+        folder = writer.folder
+        artifacts = _export(exporter, planned, folder, progress)
+        goldens = make_goldens(model.module, model.spec, recordings)
+        checked = _check(exporter, artifacts, folder, recordings, rttm, request, progress)
+        latencies = time_artifacts(
+            [(artifact, folder / artifact.path) for artifact in artifacts],
+            model=model,
+            recordings=recordings,
+            runs=request.runs,
+            progress=progress,
+        )
+        (folder / LICENCE).write_text(model.licence_text or _no_licence(model), encoding="utf-8")
+        (folder / CARD).write_text(model.card or _no_card(model), encoding="utf-8")
+        content = BundleContent(
+            spec=model.spec,
+            model_source=_portable(model),
+            checkpoint_sha256=model.sha256,
+            artifacts=artifacts,
+            goldens=write_goldens(folder, goldens),
+            files=(file_entry(folder, CARD), file_entry(folder, LICENCE)),
+            parity=checked.summaries,
+            created_by=created_by(),
+        )
+        left_out = tuple(f"{r.backend}/{r.name} was left out: {why}" for r, why in planned.left_out)
+        _write_evidence(folder, content, checked, latencies, notes=left_out)
+        bundle = write_manifest(folder, content, evidence=[PARITY, LATENCY, REPORT])
+        target = out if checked.verdict is not Verdict.FAIL else out.with_name(f"{out.name}.failed")
+        writer.commit(target)
+    return BuildResult(target, bundle, checked, latencies, left_out)
+
+
+def _export(
+    exporter: Exporter, planned: Plan, folder: Path, progress: Progress
+) -> tuple[Artifact, ...]:
+    artifacts = []
+    for index, recipe in enumerate(planned.recipes):
+        progress("exporting", index, len(planned.recipes))
+        artifacts.append(exporter.export(recipe, folder))
+    progress("exporting", len(artifacts), len(artifacts))
+    return tuple(artifacts)
+
+
+def _check(
+    exporter: Exporter,
+    artifacts: tuple[Artifact, ...],
+    folder: Path,
+    recordings: list[Recording],
+    rttm: Path | None,
+    request: BuildRequest,
+    progress: Progress,
+) -> CheckResult:
+    from runtime_checks.check import check
+
+    return check(
+        [(artifact, folder / artifact.path) for artifact in artifacts],
+        spec=exporter.model.spec,
+        reference=exporter.model.module,
+        compressed=exporter.compressed,
+        recordings=recordings,
+        rttm=rttm,
+        uem=request.uem,
+        hop_s=request.hop_s,
+        der_settings=request.der_settings,
+        limits=request.limits,
+        progress=progress,
+    )
+
+
+def _write_evidence(
+    folder: Path,
+    content: BundleContent,
+    checked: CheckResult,
+    latencies: tuple[LatencyReport, ...],
+    *,
+    notes: tuple[str, ...],
+) -> None:
+    from runtime_checks.report import write_html
+
+    parity = parity_record(checked, notes=notes)
+    (folder / PARITY).write_text(parity.to_json(), encoding="utf-8")
+    (folder / LATENCY).write_text(LatencyRecord(reports=latencies).to_json(), encoding="utf-8")
+    write_html(
+        folder / REPORT,
+        bundle=content,
+        reports=checked.reports,
+        timelines=checked.timelines,
+        latencies=latencies,
+        notes=parity.notes,
+    )
+
+
+def parity_record(checked: CheckResult, *, notes: tuple[str, ...] = ()) -> ParityRecord:
+    """What a check found, as it is written to disk."""
+    return ParityRecord(
+        reports=checked.reports,
+        reference_der=checked.reference_der,
+        hop_s=checked.hop_s,
+        num_speech_windows=checked.num_speech_windows,
+        notes=(*checked.notes, *notes),
+    )
+
+
+def _portable(model: LoadedModel) -> str:
+    """A zoo name or hub id as it was given; of a path only the last part, which is the same on
+    every machine."""
+    path = Path(model.source)
+    return path.name if path.exists() else model.source
+
+
+def _no_licence(model: LoadedModel) -> str:
+    return (
+        f"No licence file was found beside {_portable(model)}.\n"
+        "Ask whoever trained it before you ship this bundle.\n"
+    )
+
+
+def _no_card(model: LoadedModel) -> str:
+    return f"# {model.spec.name}\n\nNo model card was found beside {_portable(model)}.\n"

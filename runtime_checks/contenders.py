@@ -1,0 +1,113 @@
+"""What is timed of a bundle: every artifact that runs here, and PyTorch eager beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from export.audio import Recording
+from export.checkpoint import LoadedModel
+from export.progress import Progress, silent
+from export.types import Artifact, LatencyReport, ModelSpec
+
+from .latency import EAGER_BASELINE, Candidate, Run, measure, random_windows
+from .runners.base import RUNNERS
+
+HOP_S = 0.5
+SEED = 0
+NUM_WINDOWS = 20
+
+
+@dataclass(frozen=True)
+class OpenArtifact:
+    """Opens an artifact with its backend's runner; picklable, so that a process can time it."""
+
+    backend: str
+    path: Path
+    spec: ModelSpec
+
+    def __call__(self, threads: int) -> Run:
+        """Load for a number of threads."""
+        runner = RUNNERS[self.backend].open(self.path, self.spec, threads=threads)
+        name = self.spec.inputs[0].name
+        return lambda window: runner.run({name: window})
+
+
+@dataclass(frozen=True)
+class OpenEager:
+    """The PyTorch module as it is used without us: float32, inference mode."""
+
+    load: Callable[[], nn.Module]
+
+    def __call__(self, threads: int) -> Run:
+        """Load for a number of threads."""
+        torch.set_num_threads(threads)
+        module = self.load()
+
+        def run(window: NDArray[np.float32]) -> None:
+            with torch.inference_mode():
+                module(torch.from_numpy(window))
+
+        return run
+
+
+def candidates(
+    artifacts: Sequence[tuple[Artifact, Path]],
+    *,
+    spec: ModelSpec,
+    load_eager: Callable[[], nn.Module],
+) -> list[Candidate]:
+    """PyTorch eager first, then every artifact whose backend runs here."""
+    found = [Candidate(EAGER_BASELINE, None, OpenEager(load_eager))]
+    for artifact, path in artifacts:
+        if RUNNERS[artifact.recipe.backend].unavailable() is None:
+            opener = OpenArtifact(artifact.recipe.backend, path, spec)
+            found.append(Candidate(artifact.path, artifact.sha256, opener))
+    return found
+
+
+def windows_of(
+    recordings: Sequence[Recording], *, spec: ModelSpec, seed: int = SEED
+) -> list[NDArray[np.float32]]:
+    """Random windows of real audio, float32 [1, 1, samples] each."""
+    joined = np.concatenate([recording.samples for recording in recordings])
+    return random_windows(
+        joined, window_samples=spec.geometry.window_samples, count=NUM_WINDOWS, seed=seed
+    )
+
+
+def time_artifacts(
+    artifacts: Sequence[tuple[Artifact, Path]],
+    *,
+    model: LoadedModel,
+    recordings: Sequence[Recording],
+    runs: int,
+    progress: Progress = silent,
+) -> tuple[LatencyReport, ...]:
+    """Time artifacts in this process on one thread; no runs, no reports."""
+    if runs == 0:
+        return ()
+    found = candidates(artifacts, spec=model.spec, load_eager=lambda: model.module)
+    windows = windows_of(recordings, spec=model.spec)
+    threads_before = torch.get_num_threads()
+    try:
+        return tuple(
+            measure(
+                found,
+                windows,
+                threads=1,
+                hop_s=HOP_S,
+                seed=SEED,
+                warmup_runs=5,
+                timed_runs=runs,
+                progress=progress,
+            )
+        )
+    finally:
+        torch.set_num_threads(threads_before)
