@@ -36,7 +36,7 @@ class OnnxOrt:
     """Canonical module -> checked, shape-inferred, simplified ONNX."""
 
     suffix = ".onnx"
-    rewrites: tuple[str, ...] = ("sincnet_filterbank",)
+    rewrites: tuple[str, ...] = ("sincnet_filterbank", "wav_norm_affine")
 
     def unavailable(self) -> str | None:
         """Always available: onnx is a dependency."""

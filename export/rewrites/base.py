@@ -24,11 +24,17 @@ register_rewrite = REWRITES.register
 
 
 def apply_rewrites(model: nn.Module, names: Sequence[str]) -> nn.Module:
-    """A copy of the model with the named rewrites applied in order to every submodule."""
-    model = copy.deepcopy(model)
+    """A copy of the model with the named rewrites applied in order to every submodule.
+
+    What a rewrite computes ahead of time is computed in float64 and rounded once, to the model's
+    own type: SincNet's filters, computed in float32, would alone account for more rounding than
+    the rest of the network.
+    """
+    dtype = next(model.parameters()).dtype
+    model = copy.deepcopy(model).double()
     for name in names:
         _apply(model, REWRITES[name])
-    return model.eval()
+    return model.to(dtype).eval()
 
 
 def _apply(parent: nn.Module, rewrite: Rewrite) -> None:
