@@ -1,0 +1,274 @@
+"""What the page shows, arranged for its templates; every decision on wording is made here."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from export.types import (
+    Artifact,
+    BundleContent,
+    DerScore,
+    LatencyReport,
+    Metric,
+    ParityReport,
+    Rung,
+    RungName,
+    Verdict,
+)
+
+from ..latency import EAGER_BASELINE
+from ..latency_statistics import Ratio, Summary, find_baseline, ratio, summarise
+from .plots import StripPlot, strip_plot
+from .wording import AGAINST_TITLES, VERDICT_WORDS
+
+AGAINST = ("compressed", "float")
+
+
+@dataclass(frozen=True)
+class LadderRung:
+    """One rung of one artifact: its results against both references, by name."""
+
+    name: RungName
+    results: dict[str, Rung]
+    metrics: tuple[tuple[str, dict[str, Metric]], ...]
+
+
+@dataclass(frozen=True)
+class ArtifactView:
+    """All that is known of one artifact. `artifact` is None for one that is not in the bundle."""
+
+    path: str
+    anchor: str
+    artifact: Artifact | None
+    reports: dict[str, ParityReport]
+    verdict: Verdict
+    summary_reason: str | None
+    ladder: tuple[LadderRung, ...]
+
+    @property
+    def reasons(self) -> list[str]:
+        """Why the verdict is what it is, where a report says so; what both say is said once."""
+        if not self.reports:
+            return [self.summary_reason or "it was not checked"]
+        found: dict[str, list[str]] = {}
+        for against, report in self.reports.items():
+            if report.reason:
+                found.setdefault(report.reason, []).append(against)
+        return [
+            reason
+            if len(given_by) == len(self.reports)
+            else f"Against {AGAINST_TITLES[given_by[0]]}: {reason}"
+            for reason, given_by in found.items()
+        ]
+
+    @property
+    def tolerance(self) -> str:
+        """Whose limits were applied: `fp32`, or `fp32 and fp16` where the comparisons differ."""
+        used = dict.fromkeys(report.tolerance.value for report in self.reports.values())
+        return " and ".join(used)
+
+    @property
+    def climbed(self) -> bool:
+        """Whether any rung was run."""
+        ran = (
+            rung.verdict is not Verdict.NOT_RUN for r in self.ladder for rung in r.results.values()
+        )
+        return any(ran)
+
+    @property
+    def diverging(self) -> dict[str, str]:
+        """First diverging layer, and which comparisons found it."""
+        layers: dict[str, list[str]] = {}
+        for against, report in self.reports.items():
+            if report.first_diverging_layer:
+                layers.setdefault(report.first_diverging_layer, []).append(against)
+        return {
+            layer: " and ".join(AGAINST_TITLES[each] for each in found)
+            for layer, found in layers.items()
+        }
+
+    def rung_verdict(self, name: RungName) -> Verdict:
+        """The worse of both comparisons."""
+        rungs = [r for report in self.reports.values() for r in report.rungs if r.name is name]
+        return Verdict.worst([rung.verdict for rung in rungs])
+
+    def rung_reason(self, name: RungName) -> str:
+        """Why a rung did not run, or what else there is to say of it."""
+        rungs = [r for report in self.reports.values() for r in report.rungs if r.name is name]
+        reasons = [r.reason for r in rungs if r.reason] if rungs else self.reasons
+        return "; ".join(dict.fromkeys(reasons))
+
+
+@dataclass(frozen=True)
+class DerRow:
+    """One line of the DER table; `deltas` are differences of pooled DER in percentage points."""
+
+    source: str
+    score: DerScore
+    deltas: dict[str, float]
+
+
+@dataclass(frozen=True)
+class DerTable:
+    """Scores that were computed on the same audio with the same settings."""
+
+    collar_s: float
+    skip_overlap: bool
+    reference_speech_s: float
+    num_windows: int
+    rows: tuple[DerRow, ...]
+
+
+@dataclass(frozen=True)
+class LatencyRow:
+    """One candidate of one run."""
+
+    report: LatencyReport
+    summary: Summary | None
+    ratio: Ratio | None
+    is_baseline: bool
+
+
+@dataclass(frozen=True)
+class LatencyGroup:
+    """What was timed together on one device with one number of threads."""
+
+    device: str
+    threads: int
+    rows: tuple[LatencyRow, ...]
+    plot: StripPlot
+
+
+def artifact_views(bundle: BundleContent, reports: Sequence[ParityReport]) -> list[ArtifactView]:
+    """The bundle's artifacts in its order, then any other that a report is about."""
+    by_path = {artifact.path: artifact for artifact in bundle.artifacts}
+    paths = list(dict.fromkeys([*by_path, *(report.artifact_path for report in reports)]))
+    summaries = {summary.artifact_path: summary for summary in bundle.parity}
+    views = []
+    for index, path in enumerate(paths):
+        own: dict[str, ParityReport] = {r.against: r for r in reports if r.artifact_path == path}
+        summary = summaries.get(path)
+        verdict = Verdict.worst([report.verdict for report in own.values()])
+        if not own and summary:
+            verdict = summary.verdict
+        views.append(
+            ArtifactView(
+                path=path,
+                anchor=f"artifact-{index}",
+                artifact=by_path.get(path),
+                reports={against: own[against] for against in AGAINST if against in own},
+                verdict=verdict,
+                summary_reason=summary.reason if summary else None,
+                ladder=_ladder(own),
+            )
+        )
+    return views
+
+
+def _ladder(reports: dict[str, ParityReport]) -> tuple[LadderRung, ...]:
+    rungs = []
+    for name in RungName:
+        results = {
+            against: rung
+            for against in AGAINST
+            if against in reports
+            for rung in reports[against].rungs
+            if rung.name is name
+        }
+        metrics: dict[str, dict[str, Metric]] = {}
+        for against, rung in results.items():
+            for metric in rung.metrics:
+                metrics.setdefault(metric.name, {})[against] = metric
+        if results:
+            rungs.append(LadderRung(name, results, tuple(metrics.items())))
+    return tuple(rungs)
+
+
+def headline(views: Sequence[ArtifactView]) -> str:
+    """`2 of 3 artifacts pass, 1 did not run`."""
+    counts = {v: sum(view.verdict is v for view in views) for v in Verdict}
+    if not views:
+        return "No artifacts"
+    passes = "passes" if counts[Verdict.PASS] == 1 else "pass"
+    parts = [f"{counts[Verdict.PASS]} of {len(views)} artifacts {passes}"]
+    if counts[Verdict.FAIL]:
+        parts.append(f"{counts[Verdict.FAIL]} fail{'s' if counts[Verdict.FAIL] == 1 else ''}")
+    if counts[Verdict.NOT_RUN]:
+        parts.append(f"{counts[Verdict.NOT_RUN]} did not run")
+    return ", ".join(parts)
+
+
+def overall(views: Sequence[ArtifactView]) -> tuple[Verdict, str]:
+    """The worst verdict, and the word for it that hides nothing: a pass with gaps says so."""
+    verdicts = [view.verdict for view in views]
+    worst = Verdict.worst(verdicts)
+    if worst is Verdict.NOT_RUN and Verdict.PASS in verdicts:
+        return worst, "PASS, WITH GAPS"
+    return worst, VERDICT_WORDS[worst]
+
+
+def score_limits(reports: Sequence[ParityReport]) -> dict[str, float]:
+    """Limit of the largest score difference by artifact, where there is one."""
+    limits: dict[str, float] = {}
+    for report in sorted(reports, key=lambda r: AGAINST.index(r.against)):
+        for rung in report.rungs:
+            for metric in rung.metrics:
+                wanted = rung.name is RungName.SCORES and metric.name.startswith("max_abs")
+                if wanted and metric.limit is not None:
+                    limits.setdefault(report.artifact_path, metric.limit)
+    return limits
+
+
+def der_tables(reports: Sequence[ParityReport]) -> list[DerTable]:
+    """One table for every setting and audio; PyTorch first, then the artifacts."""
+    tables: dict[tuple[float, bool, float, int], dict[str, DerRow]] = {}
+    for report in reports:
+        if report.der is None:
+            continue
+        own, other = report.der.artifact, report.der.reference
+        rows = tables.setdefault(
+            (own.collar_s, own.skip_overlap, own.reference_speech_s, own.num_windows), {}
+        )
+        reference = f"PyTorch, {report.against}"
+        rows.setdefault(reference, DerRow(reference, other, {}))
+        row = rows.setdefault(report.artifact_path, DerRow(report.artifact_path, own, {}))
+        row.deltas[report.against] = own.pooled - other.pooled
+    return [
+        DerTable(
+            collar_s=collar_s,
+            skip_overlap=skip_overlap,
+            reference_speech_s=speech_s,
+            num_windows=num_windows,
+            rows=tuple(sorted(rows.values(), key=lambda row: bool(row.deltas))),
+        )
+        for (collar_s, skip_overlap, speech_s, num_windows), rows in tables.items()
+    ]
+
+
+def der_reasons(reports: Sequence[ParityReport]) -> list[str]:
+    """Why there is no DER, as its rungs tell it."""
+    reasons = [
+        rung.reason
+        for report in reports
+        for rung in report.rungs
+        if rung.name is RungName.DER and rung.verdict is Verdict.NOT_RUN and rung.reason
+    ]
+    return list(dict.fromkeys(reasons))
+
+
+def latency_groups(latencies: Sequence[LatencyReport]) -> list[LatencyGroup]:
+    """Reports that compare with each other, in the order given."""
+    groups: dict[tuple[str, int], list[LatencyReport]] = {}
+    for report in latencies:
+        groups.setdefault((report.device, report.threads), []).append(report)
+    views = []
+    for (device, threads), group in groups.items():
+        rows = []
+        for report in group:
+            baseline = find_baseline(report, group)
+            to_eager = ratio(report, baseline) if baseline else None
+            is_baseline = report.candidate == EAGER_BASELINE
+            rows.append(LatencyRow(report, summarise(report), to_eager, is_baseline))
+        views.append(LatencyGroup(device, threads, tuple(rows), strip_plot(group)))
+    return views
