@@ -61,7 +61,7 @@ def render_html(
     latencies: Sequence[LatencyReport],
     notes: Sequence[str],
 ) -> str:
-    """The report's text; the same arguments give the same text."""
+    """The report's text."""
     environment = _environment()
     views = artifact_views(bundle, reports)
     recordings = recording_views(timelines, limits=score_limits(reports))

@@ -6,6 +6,7 @@ Names and notes hold what breaks HTML, XML and Markdown.
 from __future__ import annotations
 
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import pytest
@@ -279,5 +280,17 @@ def latencies() -> list[LatencyReport]:
 
 
 @pytest.fixture(scope="session")
-def notes() -> list[str]:
-    return ["stereo.wav: mixed down from 2 channels", NASTY]
+def contents(
+    bundle: BundleContent,
+    reports: list[ParityReport],
+    timelines: list[Timeline],
+    latencies: list[LatencyReport],
+) -> dict[str, Any]:
+    """All that an HTML report shows, as its arguments."""
+    return {
+        "bundle": bundle,
+        "reports": reports,
+        "timelines": timelines,
+        "latencies": latencies,
+        "notes": ["stereo.wav: mixed down from 2 channels", NASTY],
+    }
