@@ -43,7 +43,7 @@ class CoreMLProgram:
     """Canonical module -> .mlpackage with float32 inputs and outputs."""
 
     suffix = ".mlpackage"
-    rewrites: tuple[str, ...] = ("sincnet_filterbank", "log_softmax")
+    rewrites: tuple[str, ...] = ("sincnet_filterbank", "wav_norm_affine", "log_softmax")
 
     def unavailable(self) -> str | None:
         """None wherever coremltools' libraries for writing packages load."""
