@@ -7,6 +7,7 @@ import sys
 import typer
 
 from ..errors import ExportError
+from .bench import command as bench
 from .build import command as build
 from .check import command as check
 from .distill import command as distill
@@ -29,7 +30,7 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
 )
-for command in (build, check, distill, verify, models, recipes, doctor):
+for command in (build, check, verify, bench, distill, models, recipes, doctor):
     app.command(command.__module__.rsplit(".", 1)[1])(command)
 
 
@@ -40,3 +41,7 @@ def main() -> None:
     except ExportError as error:
         typer.secho(f"error: {error}", fg="red", err=True)
         sys.exit(error.exit_code)
+
+
+if __name__ == "__main__":
+    main()

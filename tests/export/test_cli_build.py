@@ -1,0 +1,203 @@
+"""`diarport build`, `check` and `verify` as a user runs them: real processes, real audio."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+
+from export.bundle import read_bundle, read_golden, verify_bundle
+from export.pyannote_import import sample_recording
+
+DIARPORT = [sys.executable, "-m", "export.cli.app"]
+QUICK = ["--backend", "onnx_ort", "--runs", "3"]
+
+
+def diarport(*arguments: str | Path, **options: Any) -> subprocess.CompletedProcess[str]:
+    command = [*DIARPORT, *(str(argument) for argument in arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False, **options)
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    """A quick bundle with an fp32 and an fp16 artifact, and what `build --json` said."""
+    out = tmp_path_factory.mktemp("built") / "bundle"
+    recipes = ["--recipe", "fp32", "--recipe", "fp16"]
+    ran = diarport("build", *QUICK, *recipes, "--out", out, "--json")
+    assert ran.returncode == 0, ran.stderr
+    return out, json.loads(ran.stdout)
+
+
+def test_build_writes_a_bundle_that_verifies(built: tuple[Path, dict[str, Any]]) -> None:
+    out, said = built
+    bundle = verify_bundle(out)
+    assert said["verdict"] == "PASS"
+    assert said["content_sha256"] == bundle.content_sha256
+    assert {a.path for a in bundle.content.artifacts} == {
+        "segmentation.fp32.onnx",
+        "segmentation.fp16.onnx",
+    }
+    assert {p.verdict.value for p in bundle.content.parity} == {"PASS"}
+    assert "MIT License" in (out / "LICENSE").read_text()
+    assert {entry.path for entry in bundle.evidence} == {
+        "parity.json",
+        "latency.json",
+        "report.html",
+    }
+
+
+def test_build_checked_every_rung_twice(built: tuple[Path, dict[str, Any]]) -> None:
+    reports = built[1]["parity"]["reports"]
+    assert len(reports) == 4
+    for report in reports:
+        verdicts = {rung["name"]: rung["verdict"] for rung in report["rungs"]}
+        assert verdicts == dict.fromkeys(
+            ("contract", "features", "scores", "decisions", "boundaries", "der"), "PASS"
+        )
+
+
+def test_goldens_are_what_the_network_gives(built: tuple[Path, dict[str, Any]]) -> None:
+    from runtime_checks.runners.base import RUNNERS
+
+    out = built[0]
+    content = read_bundle(out).content
+    runner = RUNNERS["onnx_ort"].open(out / "segmentation.fp32.onnx", content.spec, threads=1)
+    names = [golden.name for golden in content.goldens]
+    assert sum(name.startswith("stress:") for name in names) == 6
+    assert sum(name.startswith("sample@") for name in names) == 2
+    for golden in content.goldens:
+        inputs, expected = read_golden(out, golden)
+        scores = runner.run({"waveform": inputs})["scores"]
+        tolerance = max(1e-4, 1.5 * golden.noise_floor)
+        np.testing.assert_allclose(scores, expected, rtol=0, atol=tolerance)
+
+
+def test_the_same_inputs_give_the_same_content_hash(
+    built: tuple[Path, dict[str, Any]], tmp_path: Path
+) -> None:
+    recipes = ["--recipe", "fp32", "--recipe", "fp16"]
+    ran = diarport("build", *QUICK, *recipes, "--out", tmp_path / "again", "--quiet")
+    assert ran.returncode == 0, ran.stderr
+    assert read_bundle(tmp_path / "again").content_sha256 == built[1]["content_sha256"]
+
+
+def test_check_writes_junit_and_markdown(
+    built: tuple[Path, dict[str, Any]], tmp_path: Path
+) -> None:
+    junit, markdown = tmp_path / "parity.xml", tmp_path / "parity.md"
+    ran = diarport("check", built[0], "--junit", junit, "--markdown", markdown, "--recipe", "fp32")
+    assert ran.returncode == 0, ran.stderr
+    assert "segmentation.fp32.onnx" in junit.read_text()
+    assert "segmentation.fp16.onnx" not in junit.read_text()
+    assert "segmentation.fp32.onnx" in markdown.read_text()
+
+
+def test_a_tightened_limit_fails_and_keeps_the_old_bundle(
+    built: tuple[Path, dict[str, Any]],
+) -> None:
+    out, said = built
+    limits = ["--limit", "max_abs=1e-9", "--limit", "noise_factor=0"]
+    ran = diarport("build", *QUICK, "--out", out, *limits)
+    assert ran.returncode == 1
+    assert "FAIL segmentation.fp32.onnx against float, scores: max_abs" in ran.stderr
+    assert read_bundle(out).content_sha256 == said["content_sha256"]
+    failed = verify_bundle(out.with_name("bundle.failed"))
+    assert {p.verdict.value for p in failed.content.parity} == {"FAIL"}
+
+
+def test_check_fails_on_a_manifested_artifact_of_other_weights(
+    built: tuple[Path, dict[str, Any]], tmp_path: Path
+) -> None:
+    """Another model's file under the right name, its hash entered in the manifest."""
+    import shutil
+
+    import onnx
+    from onnx import numpy_helper
+
+    from export.bundle import content_sha256, hash_path
+
+    forged = tmp_path / "forged"
+    shutil.copytree(built[0], forged)
+    path = forged / "segmentation.fp32.onnx"
+    model = onnx.load(str(path))
+    for tensor in model.graph.initializer:
+        if len(tensor.dims) > 1:
+            values = numpy_helper.to_array(tensor)
+            tensor.CopyFrom(numpy_helper.from_array(values[::-1].copy(), tensor.name))
+    onnx.save(model, str(path))
+    manifest = json.loads((forged / "bundle.json").read_text())
+    for artifact in manifest["content"]["artifacts"]:
+        artifact["sha256"] = hash_path(forged / artifact["path"])
+    (forged / "bundle.json").write_text(json.dumps(manifest))
+    manifest["content_sha256"] = content_sha256(read_bundle(forged).content)
+    (forged / "bundle.json").write_text(json.dumps(manifest))
+    ran = diarport("check", forged)
+    assert ran.returncode == 1
+    assert "FAIL segmentation.fp32.onnx against float, decisions" in ran.stderr
+    assert "first diverging layer: frontend.conv1d.0" in ran.stderr
+
+
+def test_a_named_backend_that_cannot_run_exits_with_3(
+    built: tuple[Path, dict[str, Any]],
+) -> None:
+    if sys.platform == "darwin":
+        pytest.skip("Core ML runs here")
+    ran = diarport("check", built[0], "--backend", "coreml_mlprogram")
+    assert ran.returncode == 3
+    assert "coreml_mlprogram: Core ML runs on macOS only" in ran.stderr
+
+
+def test_audio_that_the_reference_does_not_cover_is_for_parity_only(
+    built: tuple[Path, dict[str, Any]], tmp_path: Path
+) -> None:
+    wav, rttm = sample_recording()
+    samples, rate = soundfile.read(wav)
+    soundfile.write(tmp_path / "sample.wav", samples, rate)
+    soundfile.write(tmp_path / "other.wav", np.stack([samples, samples], 1)[: 44_100 * 6], 44_100)
+    ran = diarport("check", built[0], "--audio", tmp_path, "--rttm", rttm, "--recipe", "fp32")
+    assert ran.returncode == 0, ran.stderr
+    text = " ".join(ran.stderr.split())
+    assert "the reference says nothing about other: used for parity only" in text
+    assert "other.wav: mixed down from 2 channels" in text or "mixed down from 2" in text
+    assert "resampled from 44100 Hz to 16000 Hz" in text
+
+
+@pytest.mark.parametrize("delay_s", [0.5, 8.0, 11.0, 14.0])
+def test_kill_leaves_the_old_bundle(
+    built: tuple[Path, dict[str, Any]], delay_s: float, tmp_path: Path
+) -> None:
+    import shutil
+
+    out = tmp_path / "bundle"
+    shutil.copytree(built[0], out)
+    process = subprocess.Popen(
+        [*DIARPORT, "build", *QUICK, "--out", str(out), "--quiet"], start_new_session=True
+    )
+    time.sleep(delay_s)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    verify_bundle(out)
+    assert [p.name for p in tmp_path.iterdir()] == ["bundle"]
+
+
+@pytest.mark.slow
+def test_the_default_build_has_three_artifacts_and_passes(tmp_path: Path) -> None:
+    ran = diarport("build", "--out", tmp_path / "bundle", "--json")
+    assert ran.returncode == 0, ran.stderr
+    verdicts = {row["artifact"]: row["verdict"] for row in json.loads(ran.stdout)["artifacts"]}
+    assert verdicts["segmentation.fp32.onnx"] == "PASS"
+    assert verdicts["segmentation.fp32.pte"] == "PASS"
+    assert set(verdicts) == {
+        "segmentation.fp32.onnx",
+        "segmentation.fp32.pte",
+        "segmentation.fp32.mlpackage",
+    }
