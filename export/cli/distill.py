@@ -48,9 +48,9 @@ def command(
         typer.Option(help="Audio that is only measured, at the end; can be repeated."),
     ] = None,
     test_rttm: Annotated[Path | None, typer.Option(help="Who speaks when in that.")] = None,
-    steps: Annotated[int, typer.Option(min=1, help="Training steps.")] = 3000,
+    steps: Annotated[int, typer.Option(min=1, help="Training steps.")] = 4000,
     batch_size: Annotated[int, typer.Option(min=1, help="Windows a step.")] = 16,
-    learning_rate: Annotated[float, typer.Option(help="Largest learning rate.")] = 2e-3,
+    learning_rate: Annotated[float, typer.Option(help="Largest learning rate.")] = 1e-3,
     seed: Annotated[int, typer.Option(min=0, help="Seed of weights and windows.")] = 0,
     checkpoint_steps: Annotated[
         int, typer.Option(min=1, help="Steps between checkpoints (and validations).")

@@ -16,9 +16,9 @@ class DistilConfig(Value):
     """All that decides the outcome of a run, beside teacher and audio."""
 
     student: str = "sinc-1bi"
-    steps: int = Field(default=3000, ge=1)
+    steps: int = Field(default=4000, ge=1)
     batch_size: int = Field(default=16, ge=1)
-    learning_rate: float = Field(default=2e-3, gt=0)
+    learning_rate: float = Field(default=1e-3, gt=0)
     weight_decay: float = Field(default=1e-2, ge=0)
     average_decay: float = Field(default=0.995, ge=0, lt=1)
     simulated_share: float = Field(default=0.5, ge=0, le=1)

@@ -23,7 +23,7 @@ Samples = NDArray[np.float32]
 
 SPEED_SHARE = 0.4
 SPLICE_SHARE = 0.25
-MIX_SHARE = 0.2
+MIX_SHARE = 0.35
 MIX_DB = (-12.0, 6.0)
 
 

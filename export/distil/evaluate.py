@@ -13,6 +13,7 @@ from .losses import best_permutation, permutation_invariant_bce
 
 THRESHOLD = 0.5
 BATCH = 16
+EPSILON = 1e-6
 
 
 class Agreement(Value):
@@ -53,7 +54,7 @@ def compare_scores(student: Tensor, teacher: Tensor) -> Agreement:
     return Agreement(
         decisions_percent=100 * float(equal.float().mean()),
         frames_percent=100 * float(equal.all(2).float().mean()),
-        loss=float(permutation_invariant_bce(student, teacher)),
+        loss=float(permutation_invariant_bce(torch.logit(student, EPSILON), teacher)),
         windows=len(student),
     )
 

@@ -97,7 +97,8 @@ def describe_data(audio: TrainingAudio, credits: Sequence[str]) -> str:
         parts.append(
             f"conversations simulated from {part.speakers} speakers ({part.audio_s:.0f} s)"
         )
-    sources = f": {'; '.join(credits)}" if credits else ""
+    names = "; ".join(credit.split(",")[0] for credit in credits)
+    sources = f": {names}" if names else ""
     return " and ".join(parts) + sources
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import errno
+import io
 import pickle
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from lightning.fabric.plugins import TorchCheckpointIO
 from safetensors import SafetensorError
 
 from ..errors import TrainingError
@@ -18,7 +20,31 @@ from ..errors import TrainingError
 CHECKPOINTS = "checkpoints"
 LAST, BEST = "last.ckpt", "best.ckpt"
 LOGS = "logs"
-FULL_DISK = ("os error 28", "No space left", "PytorchStreamWriter failed writing")
+# What safetensors (Rust) and torch.save (C++ streams) say of a failed write, without an errno.
+FULL_DISK = ("os error 28", "No space left", "iostream error", "inline_container")
+
+
+class AtomicCheckpoints(TorchCheckpointIO):
+    """Checkpoints written beside their place and then moved there.
+
+    Lightning's own go through the system's temporary folder: on another disk the last step is a
+    copy, and a run killed in it would leave half a checkpoint in place of a whole one.
+    """
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None
+    ) -> None:
+        """Write a checkpoint, or leave the one that is there."""
+        target = Path(path)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        partial = target.with_suffix(".partial")
+        content = io.BytesIO()
+        torch.save(checkpoint, content)
+        try:
+            partial.write_bytes(content.getbuffer())
+            partial.replace(target)
+        finally:
+            partial.unlink(missing_ok=True)
 
 
 @contextmanager

@@ -14,6 +14,9 @@ from ..errors import TrainingError
 from .evaluate import compare_scores
 from .losses import permutation_invariant_bce
 
+SECOND_MOMENT = 0.99
+WARM_UP_SHARE = 0.15
+
 
 def warmed_up_average(decay: float) -> Callable[[Any, Any, Any], None]:
     """Exponential moving average whose decay grows to `decay`: min(decay, (1 + n) / (10 + n)).
@@ -49,6 +52,8 @@ class Distillation(pl.LightningModule):
         steps: int,
     ) -> None:
         super().__init__()
+        # The loss takes logits: the sigmoid comes back with `finished`.
+        student.activation = nn.Identity()
         self.student = student
         self.average = AveragedModel(student, multi_avg_fn=warmed_up_average(average_decay))
         self._teacher = [teacher.eval()]
@@ -67,7 +72,7 @@ class Distillation(pl.LightningModule):
         if not torch.isfinite(loss):
             raise TrainingError(
                 f"step {self.global_step + 1}",
-                found=f"the loss is {float(loss)}",
+                found=f"the loss is {loss.item()}",
                 expected="a finite loss",
                 todo="Train with a smaller --learning-rate; the last checkpoint is kept, so "
                 "--resume goes on from before this step.",
@@ -85,25 +90,38 @@ class Distillation(pl.LightningModule):
 
     def validation_step(self, batch: Tensor, batch_index: int) -> None:
         """Measure the averaged student on validation windows."""
-        found = compare_scores(self.average(batch), self._teacher[0](batch))
+        found = compare_scores(torch.sigmoid(self.average(batch)), self._teacher[0](batch))
         size = len(batch)
         self.log("validation_agreement", found.decisions_percent, batch_size=size)
         self.log("validation_frames", found.frames_percent, batch_size=size)
         self.log("validation_loss", found.loss, batch_size=size)
 
     def configure_optimizers(self) -> Any:
-        """AdamW on what is trainable, one-cycle over the whole run."""
+        """AdamW on what is trainable, one-cycle over the whole run.
+
+        The second moment forgets faster than by default: a student that starts from its teacher
+        has small gradients, and a rare large one would otherwise be a large step.
+        """
         trainable = [p for p in self.student.parameters() if p.requires_grad]
         optimizer = torch.optim.AdamW(
-            trainable, lr=self._learning_rate, weight_decay=self._weight_decay
+            trainable,
+            lr=self._learning_rate,
+            betas=(0.9, SECOND_MOMENT),
+            weight_decay=self._weight_decay,
         )
         schedule = torch.optim.lr_scheduler.OneCycleLR(
-            optimizer, max_lr=self._learning_rate, total_steps=self._steps
+            optimizer, max_lr=self._learning_rate, total_steps=self._steps, pct_start=WARM_UP_SHARE
         )
         return {
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": schedule, "interval": "step"},
         }
+
+    def finished(self) -> nn.Module:
+        """The averaged student with its sigmoid, on the CPU in evaluation mode."""
+        student: nn.Module = self.average.module
+        student.activation = nn.Sigmoid()
+        return student.cpu().eval()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep what identifies the run, so that another run's checkpoint is not resumed."""

@@ -23,20 +23,28 @@ from ..progress import Progress, silent
 from .config import DistilConfig, TrainingAudio
 from .data import TrainingWindows
 from .evaluate import stack_windows
-from .resume import BEST, CHECKPOINTS, LAST, LOGS, checkpoint_to_resume, disk_errors_told, read_logs
+from .resume import (
+    BEST,
+    CHECKPOINTS,
+    LAST,
+    LOGS,
+    AtomicCheckpoints,
+    checkpoint_to_resume,
+    disk_errors_told,
+    read_logs,
+)
 from .student import Distillation, start_from_teacher
 
 
 @dataclass(frozen=True)
 class TrainedStudent:
-    """What training gives: the averaged student in evaluation mode, and where it comes from.
+    """What training gives: the averaged student in evaluation mode, and its log.
 
     `step` is the step of the chosen weights: the best on the validation audio, or the last.
     """
 
     module: nn.Module
     step: int
-    identity: dict[str, Any]
     log_rows: list[dict[str, str]]
 
 
@@ -164,9 +172,8 @@ def train(
     checkpoint = torch.load(chosen, map_location="cpu", weights_only=True)
     module.load_state_dict(checkpoint["state_dict"])
     return TrainedStudent(
-        module=module.average.module.cpu().eval(),
+        module=module.finished(),
         step=int(checkpoint["global_step"]),
-        identity=identity,
         log_rows=read_logs(folder),
     )
 
@@ -198,6 +205,8 @@ def _trainer(config: DistilConfig, folder: Path, *, progress: Progress, choose: 
         callbacks=callbacks,
         logger=CSVLogger(folder, name=LOGS),
         log_every_n_steps=config.checkpoint_steps,
+        plugins=[AtomicCheckpoints()],
+        devices=1,
         enable_progress_bar=False,
         enable_model_summary=False,
     )

@@ -1,0 +1,285 @@
+"""Training: it learns, it resumes after a kill, it fails with its checkpoints kept."""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from export.audio import load_recording
+from export.checkpoint import LoadedModel, load_model, save_pyannote
+from export.distil.config import DistilConfig, TrainingAudio
+from export.distil.folder import write_student
+from export.distil.record import Papers, TrainingRecord
+from export.distil.resume import CHECKPOINTS, LAST, disk_errors_told, read_logs
+from export.distil.student import start_from_teacher
+from export.distil.train import TrainedStudent, build_student, train
+from export.errors import CheckpointError, TrainingError
+from export.models.base import MODELS
+from export.models.pyannet import student_config
+from export.pyannote_import import pyannote_audio, sample_recording
+
+CONFIG = DistilConfig(
+    student="sinc-1uni", steps=6, batch_size=2, checkpoint_steps=2, average_decay=0.5, seed=3
+)
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+import torch
+torch.set_num_threads(1)
+from tests.export import test_distil_training as here
+from export.checkpoint import load_model
+from export.distil.train import train
+
+def kill(stage, done, total):
+    if stage == "training" and done == 5:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+train(load_model("sinc-1bi"), here.sample_audio(), here.CONFIG, folder=Path(sys.argv[1]),
+      progress=kill)
+"""
+
+
+def sample_audio() -> TrainingAudio:
+    recording = load_recording(sample_recording()[0], sample_rate_hz=16000)
+    samples = recording.samples
+    head = replace(recording, uri="head", samples=samples[: 20 * 16000].copy())
+    tail = replace(recording, uri="tail", samples=samples[20 * 16000 :].copy())
+    return TrainingAudio([head], {}, [tail])
+
+
+@pytest.fixture(scope="module")
+def audio() -> TrainingAudio:
+    return sample_audio()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("run")
+
+
+@pytest.fixture(scope="module")
+def trained(zoo_model: LoadedModel, audio: TrainingAudio, folder: Path) -> TrainedStudent:
+    return train(zoo_model, audio, CONFIG, folder=folder)
+
+
+def equal(first: nn.Module, second: nn.Module) -> bool:
+    a, b = first.state_dict(), second.state_dict()
+    return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
+
+
+def test_training_lowers_the_loss(trained: TrainedStudent, folder: Path) -> None:
+    rows = trained.log_rows
+    assert [int(row["step"]) for row in rows] == [1, 3, 5]
+    assert float(rows[-1]["validation_loss"]) < float(rows[0]["validation_loss"])
+    assert rows == read_logs(folder)
+    best = max(range(3), key=lambda i: float(rows[i]["validation_agreement"]))
+    assert trained.step == 2 * (best + 1)
+
+
+def test_teacher_and_frozen_filters_are_left_alone(
+    trained: TrainedStudent, zoo_model: LoadedModel
+) -> None:
+    assert equal(zoo_model.module, load_model("sinc-1bi").module)
+    name = "sincnet.conv1d.0.filterbank.low_hz_"
+    teacher, student = zoo_model.module.state_dict(), trained.module.state_dict()
+    assert torch.equal(teacher[name], student[name])
+    assert not torch.equal(teacher["sincnet.conv1d.1.weight"], student["sincnet.conv1d.1.weight"])
+
+
+def test_killed_and_resumed_run_gives_the_same(
+    trained: TrainedStudent, zoo_model: LoadedModel, audio: TrainingAudio, tmp_path: Path
+) -> None:
+    root = Path(__file__).parents[2]
+    killed = subprocess.run(
+        [sys.executable, "-c", KILLED, str(tmp_path)], cwd=root, check=False, timeout=120
+    )
+    assert killed.returncode == -signal.SIGKILL
+    assert (tmp_path / CHECKPOINTS / LAST).is_file()
+    with pytest.raises(TrainingError, match=r"holds the checkpoints of a run.*--resume"):
+        train(zoo_model, audio, CONFIG, folder=tmp_path)
+    seen: list[int] = []
+    resumed = train(
+        zoo_model,
+        audio,
+        CONFIG,
+        folder=tmp_path,
+        resume=True,
+        progress=lambda stage, done, total: seen.append(done),
+    )
+    assert seen == [5, 6]
+    assert equal(resumed.module, trained.module)
+    assert resumed.step == trained.step
+    assert resumed.log_rows == trained.log_rows
+
+
+def test_finished_run_resumes_to_itself(
+    trained: TrainedStudent, zoo_model: LoadedModel, audio: TrainingAudio, folder: Path
+) -> None:
+    again = train(zoo_model, audio, CONFIG, folder=folder, resume=True)
+    assert equal(again.module, trained.module) and again.step == trained.step
+
+
+def test_checkpoint_of_another_run_is_refused(
+    trained: TrainedStudent, zoo_model: LoadedModel, audio: TrainingAudio, folder: Path
+) -> None:
+    other = CONFIG.model_copy(update={"seed": 4, "learning_rate": 5e-3})
+    with pytest.raises(TrainingError, match=r"last\.ckpt.*learning_rate, seed differ"):
+        train(zoo_model, audio, other, folder=folder, resume=True)
+    less = TrainingAudio(audio.recordings)
+    with pytest.raises(TrainingError, match="audio_sha256 differ"):
+        train(zoo_model, less, CONFIG, folder=folder, resume=True)
+
+
+def test_something_else_in_place_of_a_checkpoint_is_refused(
+    zoo_model: LoadedModel, audio: TrainingAudio, tmp_path: Path
+) -> None:
+    (tmp_path / CHECKPOINTS).mkdir()
+    (tmp_path / CHECKPOINTS / LAST).write_bytes(b"not a checkpoint")
+    with pytest.raises(TrainingError, match=r"last\.ckpt: not a checkpoint of a distillation"):
+        train(zoo_model, audio, CONFIG, folder=tmp_path, resume=True)
+
+
+def test_loss_that_is_not_finite_stops_with_the_checkpoint_kept(
+    zoo_model: LoadedModel, audio: TrainingAudio, tmp_path: Path
+) -> None:
+    diverging = CONFIG.model_copy(update={"learning_rate": 1e37, "checkpoint_steps": 1})
+    with pytest.raises(TrainingError, match=r"step \d: the loss is nan.*--learning-rate.*--resume"):
+        train(zoo_model, TrainingAudio(audio.recordings), diverging, folder=tmp_path)
+    kept = torch.load(tmp_path / CHECKPOINTS / LAST, weights_only=True)
+    assert kept["global_step"] == 1
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda: os.write(os.open("/dev/full", os.O_WRONLY), b"x"),
+        lambda: torch.save({"weights": torch.zeros(100_000)}, "/dev/full"),
+    ],
+    ids=["write", "torch.save"],
+)
+def test_full_disk_is_told(write: Callable[[], None], tmp_path: Path) -> None:
+    with (
+        pytest.raises(TrainingError, match=r"the disk is full.*--resume"),
+        disk_errors_told(tmp_path),
+    ):
+        write()
+
+
+def test_other_errors_pass_the_disk_check(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError, match="a bug"), disk_errors_told(tmp_path):
+        raise RuntimeError("a bug")
+
+
+def test_interruption_has_a_message_of_its_own(tmp_path: Path) -> None:
+    with (
+        pytest.raises(TrainingError, match=r"interrupted\. Go on with --resume"),
+        disk_errors_told(tmp_path),
+    ):
+        raise KeyboardInterrupt
+
+
+def model(*, classes: int = 3, powerset: int | None = None, rate: int = 16000) -> LoadedModel:
+    config = student_config("sinc-1uni", classes=classes)
+    config["sample_rate"] = rate
+    config["specifications"]["powerset_max_classes"] = powerset
+    module = MODELS["PyanNet"].build(config)
+    spec = MODELS["PyanNet"].spec(module, name="t", licence="none", trained_on="nothing")
+    return LoadedModel(module, spec, "teacher.bin", "0" * 64, "", "")
+
+
+def test_powerset_teacher_is_refused() -> None:
+    with pytest.raises(TrainingError, match=r"teacher\.bin: a powerset teacher \(at most 2"):
+        build_student(CONFIG, model(powerset=2))
+
+
+def test_student_outside_the_family_is_refused(zoo_model: LoadedModel) -> None:
+    with pytest.raises(CheckpointError, match="sinc-3x: not the name of a student"):
+        build_student(CONFIG.model_copy(update={"student": "sinc-3x"}), zoo_model)
+
+
+def test_student_takes_the_teachers_number_of_speakers() -> None:
+    student = build_student(CONFIG, model(classes=4))
+    assert student(torch.zeros(1, 1, 80000)).shape == (1, 293, 4)
+
+
+def test_student_starts_from_the_teacher(zoo_model: LoadedModel) -> None:
+    student = MODELS["PyanNet"].build(student_config("sinc-2bi-2lin"))
+    copied = start_from_teacher(student, zoo_model.module)
+    teacher, own = zoo_model.module.state_dict(), student.state_dict()
+    assert {"lstm.weight_hh_l0_reverse", "linear.0.weight", "classifier.bias"} <= set(copied)
+    assert all(torch.equal(own[name], teacher[name]) for name in copied)
+    assert not any(name.startswith(("lstm.weight_hh_l1", "linear.1")) for name in copied)
+    frozen = {name for name, p in student.named_parameters() if not p.requires_grad}
+    assert frozen == {
+        "sincnet.wav_norm1d.weight",
+        "sincnet.wav_norm1d.bias",
+        "sincnet.conv1d.0.filterbank.low_hz_",
+        "sincnet.conv1d.0.filterbank.band_hz_",
+    }
+
+
+def test_folder_loads_here_and_in_pyannote(
+    trained: TrainedStudent, zoo_model: LoadedModel, audio: TrainingAudio, tmp_path: Path
+) -> None:
+    record = write_student(
+        tmp_path,
+        trained,
+        teacher=zoo_model,
+        audio=audio,
+        config=CONFIG,
+        figures=[],
+        papers=Papers(["Sample, CC0"], ["Only a test."], "Own licence\n\nDo what you like.\n"),
+    )
+    pyannote_audio()
+    from pyannote.audio import Model
+
+    window = torch.from_numpy(audio.recordings[0].samples[:80000])[None, None]
+    loaded = load_model(tmp_path)
+    theirs = Model.from_pretrained(tmp_path / "pytorch_model.bin")
+    assert theirs is not None
+    with torch.no_grad():
+        expected = trained.module(window)
+        assert torch.equal(loaded.module(window), expected)
+        assert torch.equal(theirs.eval()(window), expected)
+    assert loaded.spec.name == "sinc-1uni" and loaded.spec.licence == "Own licence"
+    assert loaded.sha256 == record.weights_sha256
+    assert record == TrainingRecord.model_validate_json((tmp_path / "training.json").read_text())
+    assert record.config == CONFIG and record.audio["validation"].audio_s == 10
+    assert loaded.licence_text.startswith("Own licence") and "CNRS" in loaded.licence_text
+    assert "Only a test." in loaded.card and "Sample, CC0" in loaded.card
+    assert len((tmp_path / "log.csv").read_text().splitlines()) == 4
+    assert sorted(p.name for p in tmp_path.iterdir()) == [
+        "LICENSE", "MODEL_CARD.md", "config.json", "log.csv", "model.safetensors",
+        "pytorch_model.bin", "training.json",
+    ]  # fmt: skip
+    texts = "".join(p.read_text() for p in tmp_path.iterdir() if p.suffix in {".json", ".md"})
+    assert str(Path.home()) not in texts and str(sample_recording()[0].parent) not in texts
+    assert json.loads((tmp_path / "config.json").read_text())["source"] == "distilled from sinc-1bi"
+
+
+def test_average_is_what_is_measured_and_kept(trained: TrainedStudent, folder: Path) -> None:
+    state = torch.load(folder / CHECKPOINTS / LAST, weights_only=True)["state_dict"]
+    running = copy.deepcopy(trained.module)
+    running.load_state_dict(
+        {k.removeprefix("student."): v for k, v in state.items() if k.startswith("student.")}
+    )
+    assert not equal(running, trained.module)
+
+
+def test_powerset_checkpoint_file_is_refused_by_name(tmp_path: Path) -> None:
+    save_pyannote(tmp_path / "powerset.bin", model(powerset=2).module)
+    with pytest.raises(TrainingError, match=r"powerset\.bin: a powerset teacher"):
+        build_student(CONFIG, load_model(tmp_path / "powerset.bin"))
