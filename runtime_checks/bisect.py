@@ -106,17 +106,18 @@ def bisect(
 def first_divergence(layers: Layers, reference: LayerReference, *, limits: Limits) -> Divergence:
     """First of the layers, in running order, that is out of tolerance.
 
-    The distance is the largest difference over the largest value of the float64 layer. A layer
-    that is missing or has another shape is passed over; the explanation says what was not seen.
+    The distance is the largest difference over the largest value of the float64 layer. Shapes may
+    differ by dimensions that a runtime has flattened. A layer that is missing or of another size
+    is passed over; the explanation says what was not seen.
     """
     base = COARSE_TOLERANCE if limits.feature_error is None else limits.feature_error
     unseen: list[str] = []
     for name in reference.names:
         exact = reference.exact[name]
-        if name not in layers or layers[name].shape != exact.shape:
+        if name not in layers or layers[name].size != exact.size:
             unseen.append(name)
             continue
-        error = relative_error(layers[name], exact)
+        error = relative_error(layers[name].reshape(exact.shape), exact)
         limit = max(base, LAYER_NOISE_FACTOR * relative_error(reference.rounded[name], exact))
         if error > limit:
             hidden = f" (not seen before it: {', '.join(unseen)})" if unseen else ""

@@ -17,7 +17,6 @@ from export.types import Metric, ModelSpec, Rung, RungName, Verdict
 from .boundaries import compare_boundaries
 from .decisions import Floats, WindowDecisions, compare_decisions, probabilities
 from .limits import Limits
-from .reference import ReferenceScores
 
 SNR_CEILING_DB = 200.0  # of identical arrays, whose true ratio is infinite
 TINY = 1e-12
@@ -32,7 +31,8 @@ class Compared:
 
     windows: Sequence[Window]
     artifact: Sequence[Scores]
-    reference: ReferenceScores
+    exact: Sequence[Floats]
+    noise_floors: Sequence[float]
     spec: ModelSpec
     limits: Limits
 
@@ -74,10 +74,13 @@ def not_run(name: RungName, reason: str) -> Rung:
     return Rung(name=name, verdict=Verdict.NOT_RUN, metrics=(), worst_window=None, reason=reason)
 
 
-def scores(compared: Compared) -> Rung:
-    """Rung 3: distances of the scores, as probabilities, from the float64 reference."""
-    limits, floors = compared.limits, compared.reference.noise_floors
-    truths = [probabilities(each, compared.spec) for each in compared.reference.float64]
+def scores(compared: Compared, *, left_out: Sequence[str]) -> Rung:
+    """Rung 3: distances of the scores, as probabilities, from the float64 reference.
+
+    `left_out` names the windows that are not judged, since float32 itself fails there.
+    """
+    limits, floors = compared.limits, compared.noise_floors
+    truths = [probabilities(each, compared.spec) for each in compared.exact]
     mine = [probabilities(each, compared.spec) for each in compared.artifact]
     pairs = list(zip(mine, truths, strict=True))
     errors = [float(np.abs(a - b).max()) for a, b in pairs]
@@ -94,9 +97,13 @@ def scores(compared: Compared) -> Rung:
         metric("noise_floor", floors[worst], unit="probability"),
         metric("mean_abs", max(means), unit="probability"),
         metric("snr", min(snr_db(a, b) for a, b in pairs), unit="dB", higher_is_better=True),
+        metric("windows_not_judged", len(left_out), unit="windows"),
         metric("cosine", min(cosine(a, b) for a, b in pairs), unit="", higher_is_better=True),
     ]
-    return judge(RungName.SCORES, metrics, worst=compared.windows[worst].name)
+    reason = None
+    if left_out:
+        reason = f"PyTorch's own float32 is lost on {', '.join(left_out)}: not judged there"
+    return judge(RungName.SCORES, metrics, worst=compared.windows[worst].name, reason=reason)
 
 
 def compare_all_decisions(compared: Compared) -> list[WindowDecisions]:
@@ -105,8 +112,8 @@ def compare_all_decisions(compared: Compared) -> list[WindowDecisions]:
         compare_decisions(mine, theirs, spec=compared.spec, band=compared.limits.band(floor))
         for mine, theirs, floor in zip(
             compared.artifact,
-            compared.reference.float64,
-            compared.reference.noise_floors,
+            compared.exact,
+            compared.noise_floors,
             strict=True,
         )
     ]

@@ -36,7 +36,12 @@ class OnnxOrt:
     """Canonical module -> checked, shape-inferred, simplified ONNX."""
 
     suffix = ".onnx"
-    rewrites: tuple[str, ...] = ("sincnet_filterbank", "wav_norm_affine")
+    rewrites: tuple[str, ...] = (
+        "sincnet_filterbank",
+        "wav_norm_affine",
+        "centred_convolutions",
+        "centred_rectifier",
+    )
 
     def unavailable(self) -> str | None:
         """Always available: onnx is a dependency."""
