@@ -1,14 +1,9 @@
-"""Load and save models: zoo names, pyannote checkpoints, our own safetensors, hub ids.
-
-Nothing is unpickled but tensors and an allow-list of plain classes that pyannote checkpoints hold.
-"""
+"""Load and save models: zoo names, pyannote checkpoints, our own safetensors, hub ids."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import pickle
-import re
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -17,18 +12,25 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import nn
+from torch import Tensor, nn
 
-from .errors import CheckpointError
+from .errors import CheckpointError, ExportError
 from .models.base import MODELS
+from .pyannote_format import (
+    HUB_ID,
+    PIPELINE_FOLDER,
+    download_checkpoint,
+    first_line,
+    read_pyannote,
+)
 from .pyannote_import import pyannote_audio
 from .types import ModelSpec
 
 CHECKPOINT_FILE = "pytorch_model.bin"
 WEIGHTS_FILE = "model.safetensors"
 CONFIG_FILE = "config.json"
+CHECKPOINT_SUFFIXES = {".bin", ".ckpt", ".pt", ".pth", ".safetensors"}
 CARD_FILE = "MODEL_CARD.md"
-HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
 @dataclass(frozen=True)
@@ -72,8 +74,8 @@ def load_model(source: str | Path) -> LoadedModel:
         if path.suffix == ".safetensors":
             return _load_folder(path.parent, text, weights=path)
         return _load_pyannote(path, text)
-    if HUB_ID.fullmatch(text) and not path.suffix:
-        return _load_pyannote(_download(text), text)
+    if HUB_ID.fullmatch(text) and path.suffix not in CHECKPOINT_SUFFIXES:
+        return _load_pyannote(download_checkpoint(text), text, name=text.split("/")[1])
     raise CheckpointError(
         text,
         found="no such file or zoo model",
@@ -140,7 +142,7 @@ def _load_folder(folder: Path, source: str, weights: Path | None = None) -> Load
     weights = weights or folder / WEIGHTS_FILE
     config_path = folder / CONFIG_FILE
     if not weights.is_file():
-        for candidate in (folder / CHECKPOINT_FILE, folder / "segmentation" / CHECKPOINT_FILE):
+        for candidate in (folder / CHECKPOINT_FILE, folder / PIPELINE_FOLDER / CHECKPOINT_FILE):
             if candidate.is_file():
                 return _load_pyannote(candidate, source)
         raise CheckpointError(
@@ -148,38 +150,34 @@ def _load_folder(folder: Path, source: str, weights: Path | None = None) -> Load
         )
     try:
         config = json.loads(config_path.read_text())
+        described = {key: config[key] for key in ("name", "licence", "trained_on")}
         architecture = MODELS[config["architecture"]]
         module = architecture.build(config["config"])
-        module.load_state_dict(load_file(weights))
-    except (OSError, KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
+        _load_weights(module, load_file(weights))
+    except (
+        ExportError,
+        OSError,
+        KeyError,
+        TypeError,
+        ValueError,
+        RuntimeError,
+        SafetensorError,
+    ) as error:
+        reason = f"no {error} in it" if isinstance(error, KeyError) else first_line(error)
         raise CheckpointError(
             weights,
-            found=f"not loadable ({_first_line(error)})",
+            found=f"not loadable ({reason})",
             expected=f"safetensors weights that fit the {CONFIG_FILE} beside them",
         ) from error
-    spec = architecture.spec(
-        module,
-        name=config["name"],
-        licence=config["licence"],
-        trained_on=config["trained_on"],
-    )
+    spec = architecture.spec(module, **described)
     return LoadedModel(
         module, spec, source, _sha256(weights), _text(folder, CARD_FILE), _text(folder, "LICENSE")
     )
 
 
-def _load_pyannote(path: Path, source: str) -> LoadedModel:
-    checkpoint = _unpickle(path)
-    try:
-        described = checkpoint["pyannote.audio"]
-        class_name = described["architecture"]["class"]
-        specifications = described["specifications"]
-        hparams = checkpoint["hyper_parameters"]
-        state = checkpoint["state_dict"]
-    except (KeyError, TypeError) as error:
-        raise CheckpointError(
-            path, found="a file without pyannote's fields", expected="a pyannote.audio checkpoint"
-        ) from error
+def _load_pyannote(path: Path, source: str, *, name: str | None = None) -> LoadedModel:
+    checkpoint = read_pyannote(path)
+    class_name = checkpoint.architecture
     if class_name not in MODELS:
         raise CheckpointError(
             path,
@@ -187,30 +185,20 @@ def _load_pyannote(path: Path, source: str) -> LoadedModel:
             expected=f"one of {', '.join(MODELS)}",
         )
     architecture = MODELS[class_name]
-    config = {k: v for k, v in hparams.items() if k != "task"} | {
-        "specifications": {
-            "window_s": float(specifications.duration),
-            "classes": list(specifications.classes),
-            "powerset_max_classes": specifications.powerset_max_classes,
-        },
-    }
     try:
-        module = architecture.build(config)
-        # A loss with weights of its own is of no use outside training.
-        kept = {k: v for k, v in state.items() if not k.startswith(("loss_func", "validation_"))}
-        module.load_state_dict(kept)
-    except (TypeError, RuntimeError) as error:
+        module = architecture.build(checkpoint.config)
+        _load_weights(module, checkpoint.state_dict)
+    except (TypeError, ValueError, RuntimeError) as error:
         raise CheckpointError(
             path,
-            found=f"weights that do not fit {class_name} ({_first_line(error)})",
+            found=f"weights that do not fit {class_name} ({first_line(error)})",
             expected="a complete checkpoint",
         ) from error
     folder = path.parent
-    name = folder.name if path.name == CHECKPOINT_FILE else path.stem
     licence = _text(folder, "LICENSE")
     spec = architecture.spec(
         module,
-        name=name,
+        name=name or (folder.name if path.name == CHECKPOINT_FILE else path.stem),
         licence=licence.splitlines()[0].strip() if licence else "unknown",
         trained_on="unknown",
     )
@@ -218,58 +206,13 @@ def _load_pyannote(path: Path, source: str) -> LoadedModel:
     return LoadedModel(module, spec, source, _sha256(path), card, licence)
 
 
-def _unpickle(path: Path) -> Any:
-    pyannote_audio()
-    from lightning.fabric.utilities.data import AttributeDict
-    from pyannote.audio.core import model, task
-
-    allowed: list[Any] = [
-        model.Introspection,
-        task.Specifications,
-        task.Problem,
-        task.Resolution,
-        torch.torch_version.TorchVersion,
-        AttributeDict,
-    ]
-    try:
-        with torch.serialization.safe_globals(allowed):
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, OSError, ValueError, pickle.UnpicklingError) as error:
-        reason = _first_line(error)
-        unsafe = re.search(r"GLOBAL (\S+)", str(error))
-        if unsafe:
-            reason = f"it would run code of {unsafe[1]}, which is not on the allow-list"
-        raise CheckpointError(
-            path,
-            found=f"not loadable ({reason})",
-            expected="a complete pyannote.audio checkpoint",
-            todo="Download it again, or check that it is the file you meant.",
-        ) from error
-
-
-def _download(hub_id: str) -> Path:
-    pyannote_audio()
-    from pyannote.audio.utils.hf_hub import AssetFileName, download_from_hf_hub
-
-    try:
-        found = download_from_hf_hub(hub_id, AssetFileName.Model)
-    except Exception as error:
-        # The hub client has a dozen error types of its own; all of them mean: no file.
-        raise CheckpointError(
-            hub_id,
-            found=f"cannot be had from the Hugging Face hub ({_first_line(error)})",
-            todo="Check the name and the network, or give the path of a downloaded checkpoint.",
-        ) from error
-    if found is None:
-        raise CheckpointError(hub_id, found=f"no {CHECKPOINT_FILE} in this hub repository")
-    return Path(found)
+def _load_weights(module: nn.Module, state: dict[str, Tensor]) -> None:
+    module.load_state_dict(state)
+    for name, value in module.state_dict().items():
+        if not torch.isfinite(value).all():
+            raise ValueError(f"{name} holds NaN or infinity")
 
 
 def _text(folder: Path, name: str) -> str:
     path = folder / name
     return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
-
-
-def _first_line(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0][:160] if lines else type(error).__name__

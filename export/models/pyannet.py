@@ -167,7 +167,7 @@ class PyanNetArchitecture:
             duration=given["window_s"],
             classes=list(given["classes"]),
             powerset_max_classes=powerset,
-            permutation_invariant=True,
+            permutation_invariant=given.get("permutation_invariant", True),
         )
         model.build()
         module: nn.Module = model.eval()
@@ -188,6 +188,7 @@ class PyanNetArchitecture:
                 "window_s": float(specifications.duration),
                 "classes": list(specifications.classes),
                 "powerset_max_classes": specifications.powerset_max_classes,
+                "permutation_invariant": bool(specifications.permutation_invariant),
             },
         }
 
