@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,11 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 import soundfile
+from onnx import numpy_helper
 
-from export.bundle import read_bundle, read_golden, verify_bundle
+from export.bundle import content_sha256, hash_path, read_bundle, read_golden, verify_bundle
 from export.pyannote_import import sample_recording
+from runtime_checks.runners.base import RUNNERS
 
 DIARPORT = [sys.executable, "-m", "export.cli.app"]
 QUICK = ["--backend", "onnx_ort", "--runs", "3"]
@@ -66,8 +70,6 @@ def test_build_checked_every_rung_twice(built: tuple[Path, dict[str, Any]]) -> N
 
 
 def test_goldens_are_what_the_network_gives(built: tuple[Path, dict[str, Any]]) -> None:
-    from runtime_checks.runners.base import RUNNERS
-
     out = built[0]
     content = read_bundle(out).content
     runner = RUNNERS["onnx_ort"].open(out / "segmentation.fp32.onnx", content.spec, threads=1)
@@ -118,12 +120,7 @@ def test_check_fails_on_a_manifested_artifact_of_other_weights(
     built: tuple[Path, dict[str, Any]], tmp_path: Path
 ) -> None:
     """Another model's file under the right name, its hash entered in the manifest."""
-    import shutil
 
-    import onnx
-    from onnx import numpy_helper
-
-    from export.bundle import content_sha256, hash_path
 
     forged = tmp_path / "forged"
     shutil.copytree(built[0], forged)
@@ -171,21 +168,23 @@ def test_audio_that_the_reference_does_not_cover_is_for_parity_only(
     assert "resampled from 44100 Hz to 16000 Hz" in text
 
 
-@pytest.mark.parametrize("delay_s", [0.5, 8.0, 11.0, 14.0])
+@pytest.mark.parametrize("reached", ["", "segmentation.fp32.onnx", "parity.json"])
 def test_kill_leaves_the_old_bundle(
-    built: tuple[Path, dict[str, Any]], delay_s: float, tmp_path: Path
+    built: tuple[Path, dict[str, Any]], reached: str, tmp_path: Path
 ) -> None:
-    import shutil
-
+    """Killed when the temporary directory, the artifact or the verdicts have just appeared."""
     out = tmp_path / "bundle"
     shutil.copytree(built[0], out)
     process = subprocess.Popen(
         [*DIARPORT, "build", *QUICK, "--out", str(out), "--quiet"], start_new_session=True
     )
-    time.sleep(delay_s)
+    while process.poll() is None and not list(tmp_path.glob(f".bundle.tmp-*/{reached}")):
+        time.sleep(0.002)
+    assert process.poll() is None, f"the build ended before {reached} was seen"
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
-    verify_bundle(out)
+    assert len(list(tmp_path.iterdir())) == 2
+    assert verify_bundle(out).content_sha256 == built[1]["content_sha256"]
     assert [p.name for p in tmp_path.iterdir()] == ["bundle"]
 
 
