@@ -21,7 +21,7 @@ from ..distil.config import DistilConfig, TrainingAudio
 from ..distil.data import load_speakers, load_training_audio
 from ..distil.evaluate import compare_scores, score_windows, stack_windows
 from ..distil.folder import write_student
-from ..distil.record import Papers, SplitFigures, TrainingRecord
+from ..distil.record import Provenance, SplitFigures, TrainingRecord
 from ..distil.train import build_student, train
 from ..errors import AudioError, TrainingError
 from ..progress import Progress
@@ -63,7 +63,7 @@ def run_distill(request: DistillRequest, progress: Progress) -> TrainingRecord:
     config = _config(request.settings)
     if request.threads:
         torch.set_num_threads(request.threads)
-    papers = Papers(request.credits, request.notes, _licence(request.licence_file))
+    provenance = Provenance(request.credits, request.notes, _licence(request.licence_file))
     teacher = load_model(request.teacher)
     build_student(config, teacher)
     audio = _training_audio(request, teacher, progress)
@@ -87,7 +87,7 @@ def run_distill(request: DistillRequest, progress: Progress) -> TrainingRecord:
         audio=audio,
         config=config,
         figures=figures,
-        papers=papers,
+        provenance=provenance,
     )
 
 

@@ -43,7 +43,7 @@ def _data(record: TrainingRecord) -> str:
     lines = []
     if audio["recordings"].recordings:
         part = audio["recordings"]
-        lines.append(f"- training: {part.recordings} recordings, {part.audio_s:.0f} s")
+        lines.append(f"- training: {_recordings(part.recordings)}, {part.audio_s:.0f} s")
     if audio["speakers"].recordings:
         part = audio["speakers"]
         lines.append(
@@ -52,7 +52,7 @@ def _data(record: TrainingRecord) -> str:
         )
     if audio["validation"].recordings:
         part = audio["validation"]
-        lines.append(f"- choosing: {part.recordings} recordings, {part.audio_s:.0f} s")
+        lines.append(f"- choosing: {_recordings(part.recordings)}, {part.audio_s:.0f} s")
     lines += [f"- source: {credit}" for credit in record.credits]
     return (
         "\n".join(lines) + "\n\nNo labels were used: the teacher labels every window. Windows are "
@@ -82,7 +82,7 @@ def _figures(figures: Sequence[SplitFigures]) -> str:
         "teacher's |\n|---|---|---|---|---|---|---|"
     )
     rows = [
-        f"| {f.split} | {f.recordings} recordings, {f.audio_s:.0f} s | {f.agreement.windows}, "
+        f"| {f.split} | {_recordings(f.recordings)}, {f.audio_s:.0f} s | {f.agreement.windows}, "
         f"hop {f.hop_s:g} s | {f.agreement.decisions_percent:.2f} % | "
         f"{f.agreement.frames_percent:.2f} % | {_der(f.student_der)} | {_der(f.teacher_der)} |"
         for f in figures
@@ -99,6 +99,10 @@ def _figures(figures: Sequence[SplitFigures]) -> str:
         "\n".join([header, *rows]) + "\n\nAgreement counts decisions at a score of 0.5, under each "
         f"window's best permutation; a frame agrees when all its decisions do.{rule}"
     )
+
+
+def _recordings(number: int) -> str:
+    return "1 recording" if number == 1 else f"{number} recordings"
 
 
 def _der(score: DerScore | None) -> str:

@@ -22,7 +22,7 @@ from ..checkpoint import (
 from ..models.base import MODELS
 from .card import model_card
 from .config import DistilConfig, TrainingAudio
-from .record import Papers, SplitFigures, TrainingRecord, summarise_audio
+from .record import Provenance, SplitFigures, TrainingRecord, summarise_audio
 from .resume import disk_errors_told
 from .train import TrainedStudent
 
@@ -38,19 +38,19 @@ def write_student(
     audio: TrainingAudio,
     config: DistilConfig,
     figures: Sequence[SplitFigures],
-    papers: Papers,
+    provenance: Provenance,
 ) -> TrainingRecord:
     """Write the model folder that `load_model` and pyannote.audio load.
 
     Files are written beside their place and then moved; the weights, which make the folder a
     model, come last. Nothing in them names a path of this machine.
     """
-    licence = licence_text(papers.licence_text, teacher)
+    licence = licence_text(provenance.licence_text, teacher)
     spec = MODELS["PyanNet"].spec(
         trained.module,
         name=config.student,
-        licence=_first_line(papers.licence_text) or teacher.spec.licence,
-        trained_on=describe_data(audio, papers.credits),
+        licence=_first_line(provenance.licence_text) or teacher.spec.licence,
+        trained_on=describe_data(audio, provenance.credits),
     )
     folder.mkdir(parents=True, exist_ok=True)
     with (
@@ -67,8 +67,8 @@ def write_student(
             teacher_sha256=teacher.sha256,
             audio=summarise_audio(audio),
             audio_sha256=audio.hashes(),
-            credits=tuple(papers.credits),
-            notes=tuple(papers.notes),
+            credits=tuple(provenance.credits),
+            notes=tuple(provenance.notes),
             chosen_step=trained.step,
             parameters=sum(p.numel() for p in trained.module.parameters()),
             weights_sha256=hash_path(made / WEIGHTS_FILE),

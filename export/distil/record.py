@@ -51,7 +51,7 @@ class TrainingRecord(Value):
 
 
 @dataclass(frozen=True)
-class Papers:
+class Provenance:
     """What the user says about the run: data credits, remarks, the student's own licence text."""
 
     credits: Sequence[str] = ()

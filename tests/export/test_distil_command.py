@@ -73,7 +73,7 @@ def test_a_run_writes_a_model_with_its_figures(
     )
     assert again.decisions_percent == validation.agreement.decisions_percent
     for shown in (
-        f"| validation | 1 recordings, 30 s | 11, hop 2.5 s | {again.decisions_percent:.2f} %",
+        f"| validation | 1 recording, 30 s | 11, hop 2.5 s | {again.decisions_percent:.2f} %",
         f"{validation.student_der.pooled:.2f} % | {validation.teacher_der.pooled:.2f} % |",
         "no reference",
         "2 utterances of 2 speakers, 4 s",

@@ -20,7 +20,7 @@ from export.audio import load_recording
 from export.checkpoint import LoadedModel, load_model, save_pyannote
 from export.distil.config import DistilConfig, TrainingAudio
 from export.distil.folder import write_student
-from export.distil.record import Papers, TrainingRecord
+from export.distil.record import Provenance, TrainingRecord
 from export.distil.resume import CHECKPOINTS, LAST, disk_errors_told, read_logs
 from export.distil.student import start_from_teacher
 from export.distil.train import TrainedStudent, build_student, train
@@ -205,6 +205,13 @@ def test_powerset_teacher_is_refused() -> None:
         build_student(CONFIG, model(powerset=2))
 
 
+def test_teacher_of_another_rate_is_refused(zoo_model: LoadedModel) -> None:
+    geometry = zoo_model.spec.geometry.model_copy(update={"sample_rate_hz": 8000})
+    other = replace(zoo_model, spec=zoo_model.spec.model_copy(update={"geometry": geometry}))
+    with pytest.raises(TrainingError, match="a teacher for 8000 Hz; expected 16000 Hz"):
+        build_student(CONFIG, other)
+
+
 def test_student_outside_the_family_is_refused(zoo_model: LoadedModel) -> None:
     with pytest.raises(CheckpointError, match="sinc-3x: not the name of a student"):
         build_student(CONFIG.model_copy(update={"student": "sinc-3x"}), zoo_model)
@@ -241,7 +248,7 @@ def test_folder_loads_here_and_in_pyannote(
         audio=audio,
         config=CONFIG,
         figures=[],
-        papers=Papers(["Sample, CC0"], ["Only a test."], "Own licence\n\nDo what you like.\n"),
+        provenance=Provenance(["Sample, CC0"], ["Only a test."], "Own licence\n\nFree.\n"),
     )
     pyannote_audio()
     from pyannote.audio import Model
