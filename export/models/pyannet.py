@@ -212,7 +212,7 @@ class PyanNetArchitecture:
         )
 
     def with_window(self, model: nn.Module, spec: ModelSpec, window_s: float) -> ModelSpec:
-        """Contract for another window; raises CheckpointError when it holds no frame."""
+        """Contract for another window; raises CheckpointError below two frames."""
         samples = round(window_s * spec.geometry.sample_rate_hz)
         geometry = _geometry(model, samples)
         net: Any = model
@@ -245,19 +245,19 @@ class PyanNetArchitecture:
 
 def _geometry(model: nn.Module, window_samples: int) -> FrameGeometry:
     net: Any = model
-    size = int(net.receptive_field_size(num_frames=1))
-    if window_samples < size:
+    size, smallest = (int(net.receptive_field_size(num_frames=n)) for n in (1, 2))
+    if window_samples < smallest:  # the last norm is over frames and undefined for a single one
         raise CheckpointError(
             f"window of {window_samples} samples",
-            found="too short for one output frame",
-            expected=f"at least {size} samples",
+            found="too short for two output frames",
+            expected=f"at least {smallest} samples",
             todo="Choose a longer --window-s.",
         )
     return FrameGeometry(
         sample_rate_hz=int(net.hparams.sample_rate),
         window_samples=window_samples,
         num_frames=int(net.num_frames(window_samples)),
-        frame_step_samples=int(net.receptive_field_size(num_frames=2)) - size,
+        frame_step_samples=smallest - size,
         receptive_field_samples=size,
     )
 

@@ -137,7 +137,7 @@ def test_a_window_of_another_length_changes_the_contract_alone(small: LoadedMode
     assert longer.spec.outputs[0].shape == (1, 115, 3)
     assert longer.module is small.module
     assert with_window(small, None) is small
-    with pytest.raises(CheckpointError, match="too short for one output frame"):
+    with pytest.raises(CheckpointError, match="too short for two output frames"):
         with_window(small, 0.06)
 
 
