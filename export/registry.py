@@ -47,7 +47,8 @@ class Registry(Mapping[str, T]):
         self._loaded = True
 
     def __getitem__(self, name: str) -> T:
-        self._load()
+        if name not in self._entries:
+            self._load()
         try:
             return self._entries[name]
         except KeyError:

@@ -1,23 +1,31 @@
-"""What is timed of a bundle: every artifact that runs here, and PyTorch eager beside it."""
+"""What is timed of a bundle: every artifact that runs here, and PyTorch eager beside it.
+
+torch is imported by the candidate that needs it alone: in a process of its own, an artifact is not
+to be charged for PyTorch's memory.
+"""
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import nn
 
 from export.audio import Recording
-from export.checkpoint import LoadedModel
 from export.progress import Progress, silent
 from export.types import Artifact, LatencyReport, ModelSpec
 
 from .latency import EAGER_BASELINE, Candidate, Run, measure, random_windows
 from .runners.base import RUNNERS
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from export.checkpoint import LoadedModel
 
 HOP_S = 0.5
 SEED = 0
@@ -34,6 +42,8 @@ class OpenArtifact:
 
     def __call__(self, threads: int) -> Run:
         """Load for a number of threads."""
+        # A backend's runner is the file of its name; the others import what this one can do without.
+        importlib.import_module(f"runtime_checks.runners.{self.backend}")
         runner = RUNNERS[self.backend].open(self.path, self.spec, threads=threads)
         name = self.spec.inputs[0].name
         return lambda window: runner.run({name: window})
@@ -47,6 +57,8 @@ class OpenEager:
 
     def __call__(self, threads: int) -> Run:
         """Load for a number of threads."""
+        import torch
+
         torch.set_num_threads(threads)
         module = self.load()
 
@@ -93,6 +105,8 @@ def time_artifacts(
     """Time artifacts in this process on one thread; no runs, no reports."""
     if runs == 0:
         return ()
+    import torch
+
     found = candidates(artifacts, spec=model.spec, load_eager=lambda: model.module)
     windows = windows_of(recordings, spec=model.spec)
     threads_before = torch.get_num_threads()

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from ..errors import BackendUnavailableError, BundleError, RecipeError
 from .common import (
     AudioOption,
     BackendOption,
@@ -23,10 +22,6 @@ from .common import (
     print_json,
     progress_bar,
 )
-
-if TYPE_CHECKING:
-    from ..checkpoint import LoadedModel
-    from ..types import Artifact, Bundle
 
 
 def command(
@@ -71,12 +66,13 @@ def command(
     from ..bundle import verify_bundle
     from ..pipeline import Exporter
     from .building import parity_record
+    from .bundles import chosen_artifacts, model_of_bundle
     from .inputs import load_audio
     from .presenting import artifact_rows, exit_code, parse_limits, show_result
 
     read = verify_bundle(bundle)
-    artifacts = _chosen(bundle, read, backends=backend or [], recipes=recipe or [])
-    loaded = _model_of(bundle, read, model)
+    artifacts = chosen_artifacts(bundle, read, backends=backend or [], recipes=recipe or [])
+    loaded = model_of_bundle(bundle, read, model)
     recordings, rttm = load_audio(
         audio, rttm=rttm, sample_rate_hz=loaded.spec.geometry.sample_rate_hz
     )
@@ -115,49 +111,3 @@ def command(
     else:
         show_result(artifacts, checked, quiet=quiet)
     raise typer.Exit(exit_code(checked.verdict))
-
-
-def _chosen(
-    path: Path, bundle: Bundle, *, backends: list[str], recipes: list[str]
-) -> list[Artifact]:
-    """The artifacts asked for; raises when there is none, or when a named backend cannot run."""
-    from runtime_checks.runners.base import RUNNERS
-
-    for backend in backends:
-        if reason := RUNNERS[backend].unavailable():
-            raise BackendUnavailableError(backend, found=reason)
-    there = bundle.content.artifacts
-    chosen = [
-        artifact
-        for artifact in there
-        if (not backends or artifact.recipe.backend in backends)
-        and (not recipes or artifact.recipe.name in recipes)
-    ]
-    if not chosen:
-        raise RecipeError(
-            path,
-            found=f"no artifact of {', '.join([*backends, *recipes])}",
-            expected=", ".join(f"{a.recipe.backend}/{a.recipe.name}" for a in there),
-        )
-    return chosen
-
-
-def _model_of(path: Path, bundle: Bundle, model: str | None) -> LoadedModel:
-    from ..checkpoint import load_model, with_window, zoo_names
-
-    content = bundle.content
-    if model is None and content.model_source not in zoo_names():
-        raise BundleError(
-            path,
-            found=f"built from {content.model_source}, which does not ship",
-            todo="Give the model it was built from: --model.",
-        )
-    loaded = load_model(model or content.model_source)
-    if loaded.sha256 != content.checkpoint_sha256:
-        raise BundleError(
-            path,
-            found=f"built from a checkpoint of hash {content.checkpoint_sha256[:12]}",
-            expected=f"that of {loaded.source}, {loaded.sha256[:12]}",
-            todo="Give the model it was built from, or build it again.",
-        )
-    return with_window(loaded, content.spec.geometry.window_s)
