@@ -58,8 +58,11 @@ def _match(
     mine: NDArray[np.int64], theirs: NDArray[np.int64], *, max_shift: int
 ) -> tuple[list[int], int]:
     distance = np.abs(mine[:, None] - theirs[None, :])
-    # Beyond the gate every distance costs the same, or one far pair could drag near ones apart.
-    rows, columns = linear_sum_assignment(np.minimum(distance, max_shift + 1))
+    # Beyond the gate every distance costs the same, or one far pair could drag near ones apart;
+    # a little more than a frame beyond, so that of equal sums the one with more pairs is taken.
+    rows, columns = linear_sum_assignment(
+        np.where(distance > max_shift, max_shift + 1.001, distance)
+    )
     found = distance[rows, columns]
     shifts = [int(shift) for shift in found if shift <= max_shift]
     return shifts, len(mine) + len(theirs) - 2 * len(shifts)

@@ -19,11 +19,10 @@ import torch.nn.functional as F
 from onnx import numpy_helper
 from torch import Tensor, nn
 
-from export.audio import cut_windows, load_recording
+from export.audio import load_recording
 from export.backends.base import BACKENDS, RECIPES
 from export.bundle import hash_path
 from export.checkpoint import LoadedModel
-from export.models.base import MODELS
 from export.pyannote_import import sample_recording
 from export.rewrites.base import apply_rewrites
 from export.types import Artifact, ParityReport, RungName, Verdict
@@ -106,7 +105,8 @@ def train_on(network: nn.Module) -> nn.Module:
     optimizer = torch.optim.Adam(network.parameters(), lr=1e-3)
     for _ in range(5):
         optimizer.zero_grad()
-        F.binary_cross_entropy(network(batch), target).backward()
+        loss = F.binary_cross_entropy(network(batch), target)
+        torch.autograd.backward(loss)
         optimizer.step()
     return network.eval()
 

@@ -1,0 +1,165 @@
+"""DER against an independent count on a fine grid, and its corner cases."""
+
+from __future__ import annotations
+
+from itertools import permutations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from export.audio import Window
+from export.types import FrameGeometry
+from runtime_checks.decisions import Bools
+from runtime_checks.der import DerScorer, DerSettings, turns_of
+from runtime_checks.results import Turn
+from runtime_checks.rttm import SpeechReference
+
+# Frames of 10 ms that tile the window, so that the grid below is exact.
+GEOMETRY = FrameGeometry(
+    sample_rate_hz=1000,
+    window_samples=1000,
+    num_frames=100,
+    frame_step_samples=10,
+    receptive_field_samples=10,
+)
+
+
+def window(start_s: float = 0.0, valid: int = 1000, uri: str = "meeting") -> Window:
+    return Window(uri, start_s, np.zeros(1000, np.float32), valid)
+
+
+def scorer(turns: list[Turn], windows: list[Window], der: DerSettings | None = None) -> DerScorer:
+    return DerScorer(
+        SpeechReference({"meeting": tuple(turns)}, {}), windows, geometry=GEOMETRY, settings=der
+    )
+
+
+def as_turns(active: Bools) -> list[Turn]:
+    return turns_of(active, GEOMETRY, start_s=0.0, names=["a", "b", "c"])
+
+
+def blocks(seed: int) -> Bools:
+    rng = np.random.default_rng(seed)
+    return np.repeat(rng.random((20, 3)) > 0.5, 5, axis=0)
+
+
+def counted(reference: Bools, hypothesis: Bools) -> dict[str, float]:
+    """DER frame by frame, trying every mapping of speakers."""
+
+    def parts(mapped: Bools) -> NDArray[np.int64]:
+        spoken, said = reference.sum(axis=1), mapped.sum(axis=1)
+        correct = (reference & mapped).sum(axis=1)
+        return np.array(
+            [
+                np.maximum(said - spoken, 0).sum(),
+                np.maximum(spoken - said, 0).sum(),
+                (np.minimum(spoken, said) - correct).sum(),
+            ]
+        )
+
+    best = min((parts(hypothesis[:, list(p)]) for p in permutations(range(3))), key=np.sum)
+    names = ("false_alarm", "missed_detection", "confusion")
+    return dict(zip(names, 100 * best / reference.sum(), strict=True))
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 10_000), st.integers(0, 10_000))
+def test_it_is_what_counting_frames_gives(seed: int, other: int) -> None:
+    reference, hypothesis = blocks(seed), blocks(other)
+    score = scorer(as_turns(reference), [window()]).score([hypothesis])
+    expected = counted(reference, hypothesis)
+    assert score is not None
+    for name, value in expected.items():
+        assert getattr(score, name) == pytest.approx(value, abs=1e-6)
+    assert score.pooled == pytest.approx(sum(expected.values()), abs=1e-6)
+    assert score.window_mean == pytest.approx(score.pooled, abs=1e-6)
+    assert score.reference_speech_s == pytest.approx(reference.sum() / 100)
+
+
+def test_the_truth_has_no_error_however_its_speakers_are_ordered() -> None:
+    active = blocks(5)
+    score = scorer(as_turns(active), [window()]).score([active[:, [2, 0, 1]]])
+    assert score is not None
+    assert (score.pooled, score.window_mean) == (0, 0)
+
+
+def test_each_window_has_its_own_mapping_and_pooling_weighs_by_speech() -> None:
+    turns = [Turn(0.0, 0.5, "alice"), Turn(1.0, 2.0, "alice")]
+    first, second = np.zeros((100, 3), np.bool_), np.zeros((100, 3), np.bool_)
+    first[:50, 0] = True  # right, as speaker 0
+    second[:50, 1] = True  # right as speaker 1, for half of the time
+    score = scorer(turns, [window(), window(1.0)]).score([first, second])
+    assert score is not None
+    assert score.missed_detection == score.pooled == pytest.approx(100 * 0.5 / 1.5)
+    assert score.window_mean == pytest.approx((0 + 50) / 2)
+    assert score.num_windows == 2
+
+
+def test_false_alarms_where_nobody_speaks_are_in_the_pooled_rate() -> None:
+    noisy = np.ones((100, 3), np.bool_)
+    noisy[:, 1:] = False
+    score = scorer([Turn(0.0, 1.0, "alice")], [window(), window(1.0)]).score([noisy, noisy])
+    assert score is not None
+    assert score.window_mean == pytest.approx(0)
+    assert score.false_alarm == score.pooled == pytest.approx(100)
+    assert score.num_windows == 1
+
+
+def test_padding_is_not_scored() -> None:
+    everyone = np.ones((100, 3), np.bool_)
+    everyone[:, 1:] = False
+    score = scorer([Turn(0.0, 1.0, "alice")], [window(valid=400)]).score([everyone])
+    assert score is not None
+    assert score.reference_speech_s == pytest.approx(0.4)
+    assert score.pooled == pytest.approx(0)
+
+
+def test_only_covered_windows_and_scored_intervals_count() -> None:
+    reference = SpeechReference(
+        {"meeting": (Turn(0.0, 1.0, "alice"),)}, {"meeting": ((0.5, 0.75),)}
+    )
+    windows = [window(uri="other"), window()]
+    found = DerScorer(reference, windows, geometry=GEOMETRY)
+    nothing = np.zeros((100, 3), np.bool_)
+    score = found.score([nothing, nothing])
+    assert found.covered == [1]
+    assert score is not None
+    assert score.reference_speech_s == pytest.approx(0.25)
+    assert score.missed_detection == pytest.approx(100)
+
+
+def test_without_speech_there_is_no_score() -> None:
+    assert scorer([], [window()]).score([np.ones((100, 3), np.bool_)]) is None
+
+
+def test_collar_and_overlap_rule_are_applied_and_told() -> None:
+    turns = [Turn(0.2, 0.8, "alice"), Turn(0.4, 0.6, "bob")]
+    late = np.zeros((100, 3), np.bool_)
+    late[25:85, 0] = True
+    plain = scorer(turns, [window()]).score([late])
+    told = DerSettings(collar_s=0.1, skip_overlap=True)
+    lenient = scorer(turns, [window()], told).score([late])
+    assert plain is not None and lenient is not None
+    assert plain.pooled > 0
+    assert lenient.pooled == pytest.approx(0)
+    assert (lenient.collar_s, lenient.skip_overlap) == (0.1, True)
+    assert str(told) == "collar 0.1 s, overlapped speech not scored"
+    assert str(DerSettings()) == "collar 0 s, overlapped speech scored"
+
+
+def test_a_frame_lasts_half_a_step_around_its_centre() -> None:
+    geometry = FrameGeometry(
+        sample_rate_hz=16000,
+        window_samples=80000,
+        num_frames=293,
+        frame_step_samples=270,
+        receptive_field_samples=991,
+    )
+    active = np.zeros((293, 1), np.bool_)
+    active[10:12] = True
+    (turn,) = turns_of(active, geometry, start_s=2.0, names=["a"])
+    assert turn.start_s == pytest.approx(2.0 + (10 * 270 + 495.5 - 135) / 16000)
+    assert turn.end_s - turn.start_s == pytest.approx(2 * 270 / 16000)
