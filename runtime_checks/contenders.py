@@ -42,7 +42,7 @@ class OpenArtifact:
 
     def __call__(self, threads: int) -> Run:
         """Load for a number of threads."""
-        # A backend's runner is the file of its name; the others import what this one can do without.
+        # A runner is the file of its backend's name; the others import what it can do without.
         importlib.import_module(f"runtime_checks.runners.{self.backend}")
         runner = RUNNERS[self.backend].open(self.path, self.spec, threads=threads)
         name = self.spec.inputs[0].name
