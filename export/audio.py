@@ -84,7 +84,12 @@ def find_audio(sources: Iterable[str | Path]) -> list[Path]:
 
 
 def _read_list(path: Path) -> list[Path]:
-    lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+    try:
+        lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+    except UnicodeDecodeError as error:
+        raise AudioError(
+            path, found="not a text file", expected="a list of audio paths, one a line"
+        ) from error
     named = [path.parent / line for line in lines if line and not line.startswith("#")]
     if not named:
         raise AudioError(path, found="an empty list", expected="one audio path a line")
@@ -135,7 +140,7 @@ def cut_windows(recording: Recording, geometry: FrameGeometry, *, hop_s: float) 
     hop = max(1, round(hop_s * geometry.sample_rate_hz))
     total = len(recording.samples)
     windows = []
-    for start in range(0, max(1, total - size + hop), hop):
+    for start in range(0, max(1, min(total, total - size + hop)), hop):
         piece = recording.samples[start : start + size]
         padded = np.zeros(size, np.float32)
         padded[: len(piece)] = piece
