@@ -22,6 +22,7 @@ from .errors import BundleError
 from .types import SCHEMA_VERSION, Bundle, BundleContent, FileEntry, Golden
 
 MANIFEST = "bundle.json"
+PROBE_BYTES = 4_000_000
 
 
 @dataclass(frozen=True)
@@ -220,8 +221,27 @@ class BundleWriter:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if self.folder.exists() and self.folder != self._target:
-            shutil.rmtree(self.folder)
+        if self.folder == self._target or not self.folder.exists():
+            return
+        # Exporters tell of a full disk each in their own words, if at all: ask the disk.
+        full = _refusal(self.folder) if isinstance(error, Exception) else None
+        shutil.rmtree(self.folder)
+        if full:
+            raise BundleError(
+                self._target,
+                found=f"cannot be written ({full})",
+                todo="Free some space or choose another --out; nothing was left behind.",
+            ) from error
+
+
+def _refusal(folder: Path) -> str | None:
+    """Why a file of a few megabytes cannot be written, or None when it can."""
+    probe = folder / ".probe"
+    try:
+        probe.write_bytes(b"\0" * PROBE_BYTES)
+    except OSError as error:
+        return error.strerror or str(error)
+    return None
 
 
 def _make_way(target: Path) -> None:
