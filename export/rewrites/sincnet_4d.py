@@ -1,0 +1,116 @@
+"""pyannote's SincNet block on 4-D tensors, the form of which XNNPACK takes every operation.
+
+InstanceNorm1d, a mean over one dimension and MaxPool1d stay on ExecuTorch's portable kernels; their
+2-D counterparts on [batch, channels, 1, samples] do not. Needs `sincnet_filterbank` before it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..models.pyannet import SincFrontEnd
+from .base import register_rewrite
+
+
+class InstanceNorm4d(nn.Module):
+    """InstanceNorm1d on [batch, channels, 1, samples], by a mean over both last dimensions.
+
+    The variance is the mean of squared differences from the mean (two passes), which in float32 is
+    closer to float64 than PyTorch's own.
+    """
+
+    def __init__(self, norm: nn.InstanceNorm1d) -> None:
+        super().__init__()
+        self.eps = norm.eps
+        self.affine = norm.affine
+        if norm.affine:
+            self.register_buffer("scale", norm.weight.detach().reshape(1, -1, 1, 1).clone())
+            self.register_buffer("shift", norm.bias.detach().reshape(1, -1, 1, 1).clone())
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalised per batch entry and channel."""
+        centred = x - x.mean((2, 3), keepdim=True)
+        variance = (centred * centred).mean((2, 3), keepdim=True)
+        factor = torch.rsqrt(variance + self.eps)
+        if not self.affine:
+            return centred * factor
+        return centred * (factor * self.get_buffer("scale")) + self.get_buffer("shift")
+
+
+class SincFrontEnd4d(nn.Module):
+    """SincFrontEnd with the same children, each in its 4-D form: same inputs, same outputs."""
+
+    def __init__(self, frontend: SincFrontEnd) -> None:
+        super().__init__()
+        wav_norm: Any = frontend.wav_norm1d
+        convs: Any = frontend.conv1d
+        pools: Any = frontend.pool1d
+        norms: Any = frontend.norm1d
+        self.wav_norm1d = InstanceNorm4d(wav_norm)
+        self.conv1d = nn.ModuleList(_conv_4d(conv) for conv in convs)
+        self.pool1d = nn.ModuleList(_pool_4d(pool) for pool in pools)
+        self.norm1d = nn.ModuleList(InstanceNorm4d(norm) for norm in norms)
+
+    def forward(self, waveform: Tensor) -> Tensor:
+        """[batch, 1, samples] -> [batch, 60, frames]."""
+        batch, _, samples = waveform.shape
+        x: Tensor = self.wav_norm1d(waveform.reshape(batch, 1, 1, samples))
+        for index, (conv, pool, norm) in enumerate(
+            zip(self.conv1d, self.pool1d, self.norm1d, strict=True)
+        ):
+            x = conv(x)
+            if index == 0:
+                x = torch.abs(x)
+            x = F.leaky_relu(norm(pool(x)))
+        return x.reshape(batch, x.shape[1], x.shape[3])
+
+
+@register_rewrite("sincnet_4d")
+class SincNet4d:
+    """SincFrontEnd with baked filters -> SincFrontEnd4d."""
+
+    def replace(self, module: nn.Module) -> nn.Module | None:
+        """The 4-D block; a filterbank that still computes its filters is left alone."""
+        if not isinstance(module, SincFrontEnd) or not _is_plain(module):
+            return None
+        return SincFrontEnd4d(module)
+
+
+def _is_plain(frontend: SincFrontEnd) -> bool:
+    """Whether every child is of the one form that has its 4-D counterpart here."""
+    norms = [frontend.wav_norm1d, *frontend.norm1d]
+    return (
+        all(isinstance(n, nn.InstanceNorm1d) and not n.track_running_stats for n in norms)
+        and all(
+            isinstance(c, nn.Conv1d) and (c.padding, c.groups) == ((0,), 1) for c in frontend.conv1d
+        )
+        and all(
+            isinstance(p, nn.MaxPool1d) and (p.padding, p.dilation, p.ceil_mode) == (0, 1, False)
+            for p in frontend.pool1d
+        )
+    )
+
+
+def _conv_4d(conv: nn.Conv1d) -> nn.Conv2d:
+    wide = nn.Conv2d(
+        conv.in_channels,
+        conv.out_channels,
+        (1, conv.kernel_size[0]),
+        stride=(1, conv.stride[0]),
+        dilation=(1, conv.dilation[0]),
+        bias=conv.bias is not None,
+        dtype=conv.weight.dtype,
+    )
+    wide.weight.data.copy_(conv.weight.detach().unsqueeze(2))
+    if conv.bias is not None and wide.bias is not None:
+        wide.bias.data.copy_(conv.bias.detach())
+    return wide
+
+
+def _pool_4d(pool: nn.MaxPool1d) -> nn.MaxPool2d:
+    kernel, stride = (v if isinstance(v, int) else v[0] for v in (pool.kernel_size, pool.stride))
+    return nn.MaxPool2d((1, kernel), (1, stride))
