@@ -53,7 +53,7 @@ def difference_plots(
     def height(value: float) -> float:
         return 1 - (math.log10(max(value, 10.0**low)) - low) / (high - low)
 
-    step = max(1, (high - low) // 3)
+    step = math.ceil((high - low) / 3)
     ticks = tuple((height(10.0**e), f"1e{e}") for e in range(low, high + 1, step))
     plots = []
     for source, (points, not_finite) in series.items():

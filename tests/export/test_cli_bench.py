@@ -1,0 +1,143 @@
+"""`diarport bench` on a real bundle. No test asserts a time."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from export.backends.base import select_recipes
+from export.bundle import hash_path, size_of, write_manifest
+from export.checkpoint import LoadedModel
+from export.cli.app import app
+from export.errors import BackendUnavailableError, BundleError, ExportError, RecipeError
+from export.pipeline import Exporter, created_by
+from export.types import Artifact, BundleContent
+
+ONNX, COREML = "segmentation.fp32.onnx", "segmentation.fp32.mlpackage"
+QUICK = ["--runs", "5", "--warmup", "1"]
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory, zoo_model: LoadedModel) -> Path:
+    """The zoo model as ONNX that runs, and as a Core ML package that no runtime here can open."""
+    folder = tmp_path_factory.mktemp("bench") / "bundle"
+    folder.mkdir()
+    (recipe,) = select_recipes(["onnx_ort"], ["fp32"])
+    artifact = Exporter(zoo_model).export(recipe, folder)
+    package = folder / COREML
+    package.mkdir()
+    (package / "Manifest.json").write_text("{}")
+    other = artifact.model_copy(
+        update={
+            "path": COREML,
+            "sha256": hash_path(package),
+            "size_bytes": size_of(package),
+            "recipe": recipe.model_copy(update={"backend": "coreml_mlprogram"}),
+        }
+    )
+    write(folder, zoo_model, (artifact, other))
+    return folder
+
+
+def write(folder: Path, model: LoadedModel, artifacts: tuple[Artifact, ...]) -> None:
+    content = BundleContent(
+        spec=model.spec,
+        model_source=model.source,
+        checkpoint_sha256=model.sha256,
+        artifacts=artifacts,
+        goldens=(),
+        files=(),
+        parity=(),
+        created_by=created_by(),
+    )
+    write_manifest(folder, content, evidence=())
+
+
+def run(*arguments: str | Path) -> Any:
+    return CliRunner().invoke(app, ["bench", *(str(each) for each in arguments)])
+
+
+@pytest.mark.skipif(sys.platform == "darwin", reason="a Mac runs Core ML")
+def test_times_what_runs_and_tells_what_does_not(bundle: Path, tmp_path: Path) -> None:
+    out = tmp_path / "times.json"
+    result = run(bundle, "--json", "--out", out, "--threads", "1", "--threads", "1", *QUICK)
+    assert result.exit_code == 0, result.output
+    data = json.loads(result.stdout)
+    assert data == json.loads(out.read_text())
+    assert [(r["candidate"], r["threads"]) for r in data["reports"]] == [
+        ("pytorch-eager", 1),
+        (ONNX, 1),
+    ]
+    assert list(data["not_run"]) == [COREML] and "macOS" in data["not_run"][COREML]
+    manifest = json.loads((bundle / "bundle.json").read_text())
+    assert data["content_sha256"] == manifest["content_sha256"]
+    for report in data["reports"]:
+        assert len(report["samples_ms"]) == 5 and report["failures"] == []
+        assert min(report["samples_ms"]) > 0 and report["load_ms"] > 0 and report["first_ms"] > 0
+        assert (report["warmup_runs"], report["hop_s"]) == (1, 0.5)
+    eager, onnx = data["reports"]
+    assert eager["artifact_sha256"] is None
+    assert onnx["artifact_sha256"] == manifest["content"]["artifacts"][0]["sha256"]
+    # ONNX Runtime's process loads no PyTorch, which alone takes over a hundred megabytes.
+    assert eager["peak_rss_bytes"] - onnx["peak_rss_bytes"] > 100e6
+    first, second = data["statistics"]
+    assert first["ratio_to_eager"] == {"value": 1.0, "low": 1.0, "high": 1.0}
+    assert second["ratio_to_eager"]["value"] == pytest.approx(
+        second["summary"]["all"]["p50_ms"] / first["summary"]["all"]["p50_ms"]
+    )
+
+
+def test_a_broken_artifact_is_an_error_after_the_others_were_timed(
+    bundle: Path, tmp_path: Path, zoo_model: LoadedModel
+) -> None:
+    folder = tmp_path / "bundle"
+    shutil.copytree(bundle, folder)
+    file = folder / ONNX
+    file.write_bytes(file.read_bytes()[:1000])
+    manifest = json.loads((bundle / "bundle.json").read_text())
+    artifact = Artifact.model_validate(manifest["content"]["artifacts"][0])
+    shutil.rmtree(folder / COREML)
+    write(folder, zoo_model, (artifact.model_copy(update={"sha256": hash_path(file)}),))
+    result = run(folder, "--model", "sinc-1bi", *QUICK)
+    assert isinstance(result.exception, BundleError) and result.exception.exit_code == 2
+    assert f"{ONNX} with 1 threads: load: BundleError" in str(result.exception)
+    lines = [line.split() for line in result.stdout.splitlines() if line.strip()]
+    rows = {line[0]: line[1:] for line in lines if line[0] in {"pytorch-eager", ONNX}}
+    assert "(1.00-1.00)" in rows["pytorch-eager"]
+    assert len(rows[ONNX]) == 1  # its memory; it has no times
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        (["--out", "missing/times.json"], ExportError, "its folder does not exist"),
+        (["--recipe", "int4"], RecipeError, "no artifact of int4"),
+        (["--audio", "missing.wav"], ExportError, "missing.wav"),
+        (["--model", "missing.bin"], ExportError, "missing.bin"),
+    ],
+)
+def test_bad_input_is_told_before_anything_is_timed(
+    bundle: Path, arguments: list[str], error: type[ExportError], message: str
+) -> None:
+    result = run(bundle, *arguments)
+    assert isinstance(result.exception, error) and result.exception.exit_code == 2
+    assert message in str(result.exception)
+
+
+@pytest.mark.skipif(sys.platform == "darwin", reason="a Mac runs Core ML")
+def test_a_backend_asked_for_by_name_must_run(bundle: Path) -> None:
+    result = run(bundle, "--backend", "coreml_mlprogram")
+    assert isinstance(result.exception, BackendUnavailableError)
+    assert result.exception.exit_code == 3
+
+
+def test_help_tells_the_examples() -> None:
+    result = run("--help")
+    assert result.exit_code == 0
+    assert "diarport bench bundles/sinc-1bi" in result.stdout
