@@ -32,6 +32,7 @@ class ExecuTorchXnnpack:
         "sincnet_filterbank",
         "wav_norm_affine",
         "centred_convolutions",
+        "centred_rectifier",
         "sincnet_4d",
         "recurrent_scan",
     )

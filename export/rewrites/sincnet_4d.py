@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from ..models.pyannet import SincFrontEnd
 from .base import register_rewrite
+from .centred_rectifier import RestingNorm
 
 
 class InstanceNorm4d(nn.Module):
@@ -23,22 +24,30 @@ class InstanceNorm4d(nn.Module):
     closer to float64 than PyTorch's own.
     """
 
-    def __init__(self, norm: nn.InstanceNorm1d) -> None:
+    scale: Tensor | None
+    shift: Tensor | None
+    rest: Tensor | None
+
+    def __init__(self, given: nn.InstanceNorm1d | RestingNorm) -> None:
         super().__init__()
-        self.eps = norm.eps
-        self.affine = norm.affine
-        if norm.affine:
-            self.register_buffer("scale", norm.weight.detach().reshape(1, -1, 1, 1).clone())
-            self.register_buffer("shift", norm.bias.detach().reshape(1, -1, 1, 1).clone())
+        norm: Any = given.norm if isinstance(given, RestingNorm) else given
+        self.eps: float = norm.eps
+        constants = {"scale": norm.weight, "shift": norm.bias}
+        constants["rest"] = given.rest if isinstance(given, RestingNorm) else None
+        for name, value in constants.items():
+            shaped = None if value is None else value.detach().reshape(1, -1, 1, 1).clone()
+            self.register_buffer(name, shaped)
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalised per batch entry and channel."""
+        if self.rest is not None:
+            x = x - self.rest
         centred = x - x.mean((2, 3), keepdim=True)
         variance = (centred * centred).mean((2, 3), keepdim=True)
         factor = torch.rsqrt(variance + self.eps)
-        if not self.affine:
+        if self.scale is None or self.shift is None:
             return centred * factor
-        return centred * (factor * self.get_buffer("scale")) + self.get_buffer("shift")
+        return centred * (factor * self.scale) + self.shift
 
 
 class SincFrontEnd4d(nn.Module):
@@ -82,7 +91,8 @@ class SincNet4d:
 
 def _is_plain(frontend: SincFrontEnd) -> bool:
     """Whether every child is of the one form that has its 4-D counterpart here."""
-    norms = [frontend.wav_norm1d, *frontend.norm1d]
+    given = [frontend.wav_norm1d, *frontend.norm1d]
+    norms = [norm.norm if isinstance(norm, RestingNorm) else norm for norm in given]
     return (
         all(isinstance(n, nn.InstanceNorm1d) and not n.track_running_stats for n in norms)
         and all(

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from export.rewrites.base import apply_rewrites
 from export.rewrites.sincnet_4d import InstanceNorm4d, SincFrontEnd4d
 
-BEFORE = ["sincnet_filterbank", "wav_norm_affine", "centred_convolutions"]
+BEFORE = ["sincnet_filterbank", "wav_norm_affine", "centred_convolutions", "centred_rectifier"]
 
 
 def features(module: nn.Module, window: NDArray[np.float32]) -> Tensor:
@@ -37,9 +37,8 @@ def test_features_equal_those_of_pyannote(
 def test_layers_keep_their_names(zoo_canonical: nn.Module) -> None:
     baked = apply_rewrites(zoo_canonical, BEFORE)
     rewritten = apply_rewrites(baked, ["sincnet_4d"])
-    assert [name for name, _ in rewritten.named_modules()] == [
-        name for name, _ in baked.named_modules()
-    ]
+    names = {name for name, _ in rewritten.named_modules()}
+    assert names == {name for name, _ in baked.named_modules()} - {"frontend.norm1d.0.norm"}
 
 
 def test_a_filterbank_that_computes_its_filters_is_left_alone(zoo_canonical: nn.Module) -> None:
