@@ -3,10 +3,11 @@
 Conversion goes through a TorchScript trace: coremltools 9.0 fails on `lstm` in a `torch.export`
 graph. Exporting needs no Mac, running does (`runtime_checks/runners/coreml_mlprogram.py`).
 
-In fp16 everything before the first LSTM stays in float32. SincNet's waveform norm divides by the
-deviation of the window and its filters subtract nearly equal numbers, so that in float16 the scores
-of a pyannote model are off by 0.12 on a steady tone and by 0.6 at -80 dBFS; with the front-end in
-float32 they are off by less than 1e-3.
+In fp16 everything before the first LSTM stays in float32: SincNet divides by the deviation of the
+window and its filters cancel what they do not pass. With pyannote/segmentation on 12 five-second
+windows of AMI's development meetings a package wholly in float16 is off by up to 0.15 (0.10 under a
+DC offset), one with its front-end in float32 by 0.013, on a window where PyTorch's own float32 is
+off by 0.018. That costs 125 kB.
 """
 
 from __future__ import annotations
