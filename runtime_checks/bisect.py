@@ -23,6 +23,7 @@ from export.types import ModelSpec
 from .decisions import Floats
 from .limits import Limits
 from .reference import double, layer_outputs
+from .rungs import TINY
 from .runners.base import Runner
 
 LAYER_NOISE_FACTOR = 3.0  # a layer's maximum over few values scatters more than the scores'
@@ -42,10 +43,15 @@ class Divergence:
 
 @dataclass(frozen=True)
 class LayerReference:
-    """A module's layers for one window in float64, and what float32 makes of them."""
+    """A module's layers for one window in float64, and what float32 makes of them.
+
+    `scales` are the layers' largest values on that window or on ordinary speech, whichever is
+    more: where a window leaves a layer at zero, nothing could be measured in its own range.
+    """
 
     exact: dict[str, Floats]
     rounded: dict[str, Floats]
+    scales: dict[str, float]
 
     @property
     def names(self) -> list[str]:
@@ -54,13 +60,23 @@ class LayerReference:
 
 
 def layer_reference(
-    module: nn.Module, window: Window, *, names: Sequence[str] | None = None
+    module: nn.Module, window: Window, *, speech: Window, names: Sequence[str] | None = None
 ) -> LayerReference:
     """Layers of a module in float64 and float32."""
-    waveform = torch.from_numpy(window.samples)[None, None]
+    exact = double(module)
+
+    def layers(of: nn.Module, at: Window, dtype: torch.dtype) -> dict[str, Floats]:
+        return layer_outputs(of, torch.from_numpy(at.samples)[None, None].to(dtype), names=names)
+
+    found = layers(exact, window, torch.float64)
+    ordinary = layers(exact, speech, torch.float64)
     return LayerReference(
-        layer_outputs(double(module), waveform.double(), names=names),
-        layer_outputs(module, waveform, names=names),
+        found,
+        layers(module, window, torch.float32),
+        {
+            name: max(float(np.abs(found[name]).max()), float(np.abs(ordinary[name]).max()), TINY)
+            for name in found
+        },
     )
 
 
@@ -68,13 +84,14 @@ def bisect(
     runner: Runner,
     window: Window,
     *,
+    speech: Window,
     canonical: nn.Module,
     rewrites: Sequence[str],
     spec: ModelSpec,
     limits: Limits,
     probe: Probe,
 ) -> Divergence:
-    """First diverging layer of an artifact on one window.
+    """First diverging layer of an artifact on one window; `speech` is any window with speech.
 
     `canonical` is the module before the artifact's `rewrites`. `probe` exports a module anew for
     the artifact's backend and gives its scores (under the last layer's name) and the layers that
@@ -84,7 +101,7 @@ def bisect(
     if guilty is not None:
         return Divergence(None, f"the rewrite {guilty} changes what the model computes")
     rewritten = apply_rewrites(canonical, list(rewrites))
-    reference = layer_reference(rewritten, window, names=_names(canonical, window))
+    reference = layer_reference(rewritten, window, speech=speech, names=_names(canonical, window))
     inputs = {(runner.inputs or spec.inputs)[0].name: window.samples[None, None]}
     last = reference.names[-1]
     inside = runner.taps(inputs, reference.names[:-1])
@@ -106,19 +123,20 @@ def bisect(
 def first_divergence(layers: Layers, reference: LayerReference, *, limits: Limits) -> Divergence:
     """First of the layers, in running order, that is out of tolerance.
 
-    The distance is the largest difference over the largest value of the float64 layer. Shapes may
+    The distance is the largest difference over the layer's scale. Shapes may
     differ by dimensions that a runtime has flattened. A layer that is missing or of another size
     is passed over; the explanation says what was not seen.
     """
     base = COARSE_TOLERANCE if limits.feature_error is None else limits.feature_error
     unseen: list[str] = []
     for name in reference.names:
-        exact = reference.exact[name]
+        exact, scale = reference.exact[name], reference.scales[name]
         if name not in layers or layers[name].size != exact.size:
             unseen.append(name)
             continue
-        error = relative_error(layers[name].reshape(exact.shape), exact)
-        limit = max(base, LAYER_NOISE_FACTOR * relative_error(reference.rounded[name], exact))
+        error = relative_error(layers[name].reshape(exact.shape), exact, scale=scale)
+        noise = relative_error(reference.rounded[name], exact, scale=scale)
+        limit = max(base, LAYER_NOISE_FACTOR * noise)
         if error > limit:
             hidden = f" (not seen before it: {', '.join(unseen)})" if unseen else ""
             return Divergence(
@@ -128,9 +146,8 @@ def first_divergence(layers: Layers, reference: LayerReference, *, limits: Limit
     return Divergence(None, "no single layer leaves its tolerance; differences add up")
 
 
-def relative_error(values: NDArray[np.floating], exact: Floats) -> float:
-    """Largest difference over the largest magnitude of the exact values."""
-    scale = max(float(np.abs(exact).max()), 1e-12)
+def relative_error(values: NDArray[np.floating], exact: Floats, *, scale: float) -> float:
+    """Largest difference over a scale."""
     error = float(np.abs(np.asarray(values, np.float64) - exact).max()) / scale
     return error if np.isfinite(error) else float("inf")
 
@@ -146,10 +163,11 @@ def _guilty_rewrite(
     waveform = torch.from_numpy(window.samples)[None, None].double()
     with torch.inference_mode():
         truth = double(canonical)(waveform).numpy()
-        noise = relative_error(canonical(waveform.float()).numpy(), truth)
+        scale = max(float(np.abs(truth).max()), TINY)
+        noise = relative_error(canonical(waveform.float()).numpy(), truth, scale=scale)
         limit = max(limits.feature_error or COARSE_TOLERANCE, limits.noise_factor * noise)
         for count in range(1, len(rewrites) + 1):
             module = double(apply_rewrites(canonical, list(rewrites[:count])))
-            if relative_error(module(waveform).numpy(), truth) > limit:
+            if relative_error(module(waveform).numpy(), truth, scale=scale) > limit:
                 return rewrites[count - 1]
     return None

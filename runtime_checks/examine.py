@@ -37,6 +37,7 @@ from .probe import fresh_export
 from .reference import ReferenceScores, double, evaluate, layer_outputs
 from .rungs import Scores, not_run
 from .runners.base import RUNNERS, Runner
+from .stress import PREFIX
 
 SPREAD_WINDOWS = 3  # looking into a file is slow, and its front-end is the same on every window
 SAME_WITHIN = 1e-9  # between equal modules in float64; the smallest change of a weight makes more
@@ -234,11 +235,14 @@ class _Inside:
             return Divergence(None, "")
         named = [rung.worst_window for rung in climbed.rungs if rung.name is RungName.SCORES]
         window = next((w for w in job.windows if w.name in named), job.windows[0])
+        audio = [each for each in job.windows if not each.uri.startswith(PREFIX)]
+        speech = max(audio, key=lambda each: float(np.square(each.samples).sum()))
         try:
             if exported:
                 return bisect(
                     self.runner,
                     window,
+                    speech=speech,
                     canonical=job.compressed(recipe),
                     rewrites=self.artifact.rewrites,
                     spec=job.spec,
@@ -246,10 +250,9 @@ class _Inside:
                     probe=fresh_export(job.spec, recipe),
                 )
             original = MODELS[job.spec.architecture].canonical(job.float_model)
-            smaller = layer_reference(job.compressed(recipe), window)
-            found = first_divergence(
-                smaller.exact, layer_reference(original, window), limits=limits
-            )
+            smaller = layer_reference(job.compressed(recipe), window, speech=speech)
+            reference = layer_reference(original, window, speech=speech)
+            found = first_divergence(smaller.exact, reference, limits=limits)
             return Divergence(found.layer, f"compression: {found.explanation}")
         except Exception as error:
             # The verdict stands; only the layer's name is missing, and the report says why.

@@ -25,23 +25,32 @@ class Probed(nn.Module):
     def __init__(self, module: nn.Module, names: Sequence[str]) -> None:
         super().__init__()
         self.module = module
-        self._found: dict[str, Tensor] = {}
         self._names = list(names)
-        for name in names:
-            module.get_submodule(name).register_forward_hook(self._keep(name))
-
-    def _keep(self, name: str) -> Callable[[nn.Module, object, object], None]:
-        def hook(_module: nn.Module, _inputs: object, output: object) -> None:
-            tensor = output[0] if isinstance(output, tuple) else output
-            if isinstance(tensor, Tensor):
-                self._found[name] = tensor
-
-        return hook
 
     def forward(self, waveform: Tensor) -> tuple[Tensor, ...]:
         """Scores, then the layers in the order of their names."""
-        scores = self.module(waveform)
-        return (scores, *(self._found.pop(name) for name in self._names))
+        # Hooks live for this call alone: exporters copy modules, and a copied hook would still
+        # write to where the original's outputs are kept.
+        found: dict[str, Tensor] = {}
+        handles = [
+            self.module.get_submodule(name).register_forward_hook(_keep(found, name))
+            for name in self._names
+        ]
+        try:
+            scores = self.module(waveform)
+        finally:
+            for handle in handles:
+                handle.remove()
+        return (scores, *(found[name] for name in self._names))
+
+
+def _keep(found: dict[str, Tensor], name: str) -> Callable[[nn.Module, object, object], None]:
+    def hook(_module: nn.Module, _inputs: object, output: object) -> None:
+        tensor = output[0] if isinstance(output, tuple) else output
+        if isinstance(tensor, Tensor):
+            found[name] = tensor
+
+    return hook
 
 
 def fresh_export(spec: ModelSpec, recipe: Recipe) -> Probe:

@@ -130,7 +130,7 @@ def _turns(
         edges.append(window.start_s + geometry.frame_center_s(piece.first) - half)
         before = piece
     edge_s = geometry.receptive_field_samples / geometry.sample_rate_hz
-    return tuple(_join(turns, edges_s=edges, gap_s=edge_s + geometry.frame_step_s))
+    return tuple(_join(turns, edges_s=edges, gap_s=edge_s + 2 * half, slack_s=half + EPSILON_S))
 
 
 def _names_from_truth(
@@ -174,8 +174,14 @@ def _follow(
     return best_permutation(active[:shared], earlier)
 
 
-def _join(turns: Sequence[Turn], *, edges_s: Sequence[float], gap_s: float) -> list[Turn]:
-    """Turns in order of time, with what the edges of windows cut put together again."""
+def _join(
+    turns: Sequence[Turn], *, edges_s: Sequence[float], gap_s: float, slack_s: float
+) -> list[Turn]:
+    """Turns in order of time, with what the edges of windows cut put together again.
+
+    The frames of two windows need not be in step: turns may meet an edge only to within
+    `slack_s`.
+    """
     joined: list[Turn] = []
     for turn in sorted(turns, key=lambda each: (each.speaker, each.start_s)):
         last = joined[-1] if joined else None
@@ -183,7 +189,7 @@ def _join(turns: Sequence[Turn], *, edges_s: Sequence[float], gap_s: float) -> l
             last is not None
             and last.speaker == turn.speaker
             and turn.start_s - last.end_s <= gap_s
-            and any(last.end_s - EPSILON_S <= edge <= turn.start_s + EPSILON_S for edge in edges_s)
+            and any(last.end_s - slack_s <= edge <= turn.start_s + slack_s for edge in edges_s)
         )
         if last is not None and cut:
             joined[-1] = Turn(last.start_s, turn.end_s, turn.speaker)
