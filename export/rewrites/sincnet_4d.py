@@ -16,6 +16,8 @@ from ..models.pyannet import SincFrontEnd
 from .base import register_rewrite
 from .centred_rectifier import RestingNorm
 
+MANY_SAMPLES = 8192
+
 
 class InstanceNorm4d(nn.Module):
     """InstanceNorm1d on [batch, channels, 1, samples], by a mean over both last dimensions.
@@ -42,12 +44,33 @@ class InstanceNorm4d(nn.Module):
         """Normalised per batch entry and channel."""
         if self.rest is not None:
             x = x - self.rest
-        centred = x - x.mean((2, 3), keepdim=True)
-        variance = (centred * centred).mean((2, 3), keepdim=True)
+        centred = x - _mean(x)
+        variance = _mean(centred * centred)
         factor = torch.rsqrt(variance + self.eps)
         if self.scale is None or self.shift is None:
             return centred * factor
         return centred * (factor * self.scale) + self.shift
+
+
+def _mean(x: Tensor) -> Tensor:
+    """Mean over the samples of [batch, channels, 1, samples], in two steps when they are many.
+
+    XNNPACK adds them up one by one: over the 80,000 samples of a window the sum loses 1.6e-5 of
+    its value in float32, as a mean of means 4.6e-7.
+    """
+    batch, channels, _, samples = x.shape
+    rows = _rows(samples)
+    if rows > 1:
+        x = x.reshape(batch, channels * rows, 1, samples // rows).mean((2, 3), keepdim=True)
+        x = x.reshape(batch, channels, 1, rows)
+    return x.mean((2, 3), keepdim=True)
+
+
+def _rows(samples: int) -> int:
+    """The divisor of a large number of samples that is next below its root; 1 for a small one."""
+    if samples < MANY_SAMPLES:
+        return 1
+    return max(rows for rows in range(1, int(samples**0.5) + 1) if samples % rows == 0)
 
 
 class SincFrontEnd4d(nn.Module):
