@@ -13,9 +13,9 @@ from ..errors import BundleError, ExportError
 from .common import (
     AudioOption,
     BackendOption,
+    BundleRecipeOption,
     JsonOption,
     QuietOption,
-    RecipeOption,
     print_json,
     progress_bar,
     say,
@@ -38,7 +38,7 @@ def command(
     ] = None,
     audio: AudioOption = None,
     backend: BackendOption = None,
-    recipe: RecipeOption = None,
+    recipe: BundleRecipeOption = None,
     threads: Annotated[
         list[int] | None,
         typer.Option(min=0, help="Threads, 0 for all cores; can be repeated. Default: 1."),

@@ -27,6 +27,10 @@ RecipeOption = Annotated[
     list[str] | None,
     typer.Option("--recipe", "-r", help="Recipe; can be repeated. Default: fp32."),
 ]
+BundleRecipeOption = Annotated[
+    list[str] | None,
+    typer.Option("--recipe", "-r", help="Recipe; can be repeated. Default: all of the bundle."),
+]
 AudioOption = Annotated[
     list[Path] | None,
     typer.Option(

@@ -39,7 +39,8 @@ def command(
         if json:
             print_json(rows)
         else:
-            print_table("Models that ship", rows)
+            shown = ("name", "architecture", "values", "size_bytes", "licence")
+            print_table("Models that ship", [{key: row[key] for key in shown} for row in rows])
         return
     _show(name, save=save, as_json=json)
 
