@@ -86,6 +86,8 @@ def check(
     """
     if not recordings:
         raise AudioError("audio", found="no recordings", expected="at least one")
+    if hop_s is not None and hop_s <= 0:
+        raise AudioError("hop", found=f"{hop_s} s", expected="more than nothing between windows")
     for artifact, _ in artifacts:  # before anything takes time
         limits_for(artifact.recipe, artifact.recipe.tolerance, changes=limits)
     hop_s = hop_s or spec.geometry.window_s / 2

@@ -281,6 +281,8 @@ def test_bad_input_is_told_before_anything_takes_time(
 ) -> None:
     with pytest.raises(AudioError, match="no recordings"):
         run([fp32], zoo_model, zoo_canonical, sample, recordings=[])
+    with pytest.raises(AudioError, match="hop"):
+        run([fp32], zoo_model, zoo_canonical, sample, hop_s=0.0)
     with pytest.raises(RecipeError, match="max_abs_score"):
         run([fp32], zoo_model, zoo_canonical, sample, limits={"max_abs_score": 1})
     with pytest.raises(AudioError, match="sample without audio of that name"):

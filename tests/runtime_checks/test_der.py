@@ -131,6 +131,19 @@ def test_only_covered_windows_and_scored_intervals_count() -> None:
     assert score.missed_detection == pytest.approx(100)
 
 
+@pytest.mark.parametrize("settings_", [DerSettings(), DerSettings(0.1, skip_overlap=True)])
+def test_a_window_outside_the_scored_intervals_counts_for_nothing(settings_: DerSettings) -> None:
+    reference = SpeechReference({"meeting": (Turn(0.0, 2.0, "alice"),)}, {"meeting": ((0.2, 0.8),)})
+    everyone = np.ones((100, 3), np.bool_)
+    alice = everyone & np.array([True, False, False])
+    score = DerScorer(
+        reference, [window(), window(1.0)], geometry=GEOMETRY, settings=settings_
+    ).score([alice, everyone])
+    assert score is not None
+    assert (score.pooled, score.num_windows) == (0, 1)
+    assert score.reference_speech_s == pytest.approx(0.6)
+
+
 def test_without_speech_there_is_no_score() -> None:
     assert scorer([], [window()]).score([np.ones((100, 3), np.bool_)]) is None
 
