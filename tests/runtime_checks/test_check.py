@@ -115,7 +115,7 @@ def test_stored_halves_are_held_to_fp32_by_their_own_model_and_to_fp16_by_the_fl
         next(m.value for m in r.rungs[2].metrics if m.name == "largest_max_abs")
         for r in (compressed, total)
     )
-    assert drift < 5e-5 < loss < 2e-2
+    assert drift < 1e-4 < loss < 2e-2
 
 
 @pytest.mark.skipif(sys.platform == "darwin", reason="Core ML runs on a Mac")
@@ -137,7 +137,7 @@ def test_windows_cover_all_audio_and_der_only_what_the_reference_covers(
 ) -> None:
     assert result.num_speech_windows == 11 + 2
     assert len(result.noise_floors) == result.num_speech_windows + 7
-    assert max(result.noise_floors.values()) < 1e-3
+    assert 0 < max(result.noise_floors.values()) < 1e-2
     assert result.reference_der is not None
     assert 20 < result.reference_der.pooled < 50
     assert result.reference_der.num_windows <= 11
