@@ -303,7 +303,7 @@ class Bundle(Value):
 
 
 class LatencyReport(Value):
-    """Raw timings of one candidate; every statistic is derived (runtime_checks.latency).
+    """Raw timings of one candidate; every statistic is derived (runtime_checks.timing.protocol).
 
     `thermal` and `device` describe the machine; `hop_s` is what the real-time factor divides by.
     """

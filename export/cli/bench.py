@@ -65,9 +65,9 @@ def command(
 
     - `diarport bench bundles/mine --model pytorch_model.bin --threads 1 --threads 0 --out t.json`
     """
-    from runtime_checks.contenders import candidates, windows_of
-    from runtime_checks.latency import available_cores
-    from runtime_checks.latency_process import measure_apart
+    from runtime_checks.timing.contenders import candidates, windows_of
+    from runtime_checks.timing.processes import measure_apart
+    from runtime_checks.timing.protocol import available_cores
 
     from ..bundle import verify_bundle
     from .bundles import chosen_artifacts, model_of_bundle
@@ -135,7 +135,7 @@ def _record(
     notes: Sequence[str],
 ) -> dict[str, Any]:
     """Everything as plain JSON data: raw samples, what follows from them, what was left out."""
-    from runtime_checks.latency_statistics import derived
+    from runtime_checks.timing.statistics import derived
 
     return {
         "content_sha256": bundle.content_sha256,
@@ -185,7 +185,7 @@ def _show(
 
 
 def _row(report: LatencyReport, group: Sequence[LatencyReport]) -> dict[str, str]:
-    from runtime_checks.latency_statistics import find_baseline, ratio, summarise
+    from runtime_checks.timing.statistics import find_baseline, ratio, summarise
 
     summary, baseline = summarise(report), find_baseline(report, group)
     share = ratio(report, baseline) if baseline else None

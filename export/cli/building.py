@@ -74,8 +74,8 @@ def run_build(request: BuildRequest, progress: Progress) -> BuildResult:
 
 
 def _build(request: BuildRequest, progress: Progress) -> BuildResult:
-    from runtime_checks.contenders import time_artifacts
     from runtime_checks.goldens import make_goldens
+    from runtime_checks.timing.contenders import time_artifacts
 
     model = with_window(load_model(request.model), request.window_s)
     planned = plan(

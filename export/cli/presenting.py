@@ -42,7 +42,7 @@ def artifact_rows(
     artifacts: Sequence[Artifact], checked: CheckResult, latencies: Sequence[LatencyReport]
 ) -> list[dict[str, Any]]:
     """One row an artifact: verdict, size, worst score difference, median time and its ratio."""
-    from runtime_checks.latency_statistics import find_baseline, ratio, statistics
+    from runtime_checks.timing.statistics import find_baseline, ratio, statistics
 
     summaries = {summary.artifact_path: summary for summary in checked.summaries}
     timed = {report.candidate: report for report in latencies if report.samples_ms}

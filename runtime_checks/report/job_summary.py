@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 
 from export.types import LatencyReport, ParityReport, Rung, RungName, Verdict
 
-from ..latency_statistics import find_baseline, ratio, summarise
+from ..timing.statistics import find_baseline, ratio, summarise
 from .wording import (
     RUNG_TITLES,
     VERDICT_WORDS,

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from export.types import LatencyReport
 
-from ..latency_statistics import is_outlier
 from ..results import TimelineRow
+from ..timing.statistics import is_outlier
 
 MAX_POINTS = 1500
 SMALLEST_DIFFERENCE = 1e-9

@@ -17,8 +17,8 @@ from export.types import (
     Verdict,
 )
 
-from ..latency import EAGER_BASELINE
-from ..latency_statistics import Ratio, Summary, find_baseline, ratio, summarise
+from ..timing.protocol import EAGER_BASELINE
+from ..timing.statistics import Ratio, Summary, find_baseline, ratio, summarise
 from .plots import StripPlot, strip_plot
 from .wording import AGAINST_TITLES, VERDICT_WORDS
 

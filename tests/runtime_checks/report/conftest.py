@@ -33,8 +33,8 @@ from export.types import (
     TensorSpec,
     Verdict,
 )
-from runtime_checks.latency import EAGER_BASELINE
 from runtime_checks.results import Timeline, TimelineRow, Turn
+from runtime_checks.timing.protocol import EAGER_BASELINE
 
 ONNX, PTE, COREML = "segmentation.fp32.onnx", "segmentation.fp32.pte", "segmentation.fp16.mlpackage"
 NASTY = "</script><script>document.title='broken'</script> a|b & 'c' `d`"

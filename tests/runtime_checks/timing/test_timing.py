@@ -15,15 +15,15 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from export.types import LatencyReport
-from runtime_checks.latency import (
+from runtime_checks.timing.processes import measure_apart
+from runtime_checks.timing.protocol import (
     EAGER_BASELINE,
     MAX_FAILURES,
     Candidate,
     measure,
     random_windows,
 )
-from runtime_checks.latency_process import measure_apart
-from runtime_checks.latency_statistics import (
+from runtime_checks.timing.statistics import (
     derived,
     find_baseline,
     is_outlier,

@@ -3,7 +3,7 @@
 Candidates take turns in an order that is shuffled anew in every round, and all of them see the same
 random window in a round, so that a slow spell of the machine or an unusual window falls on all of
 them. Absolute times mean little from one run to the next; the ratio to the PyTorch eager baseline
-of the same run is what compares (`runtime_checks.latency_statistics`).
+of the same run is what compares (`runtime_checks.timing.statistics`).
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ def measure(
     Load and first run are timed apart; warm-up runs are not kept; garbage is not collected while
     the clock runs. A candidate that fails is reported with its failures and the samples it did
     give (none, with a load time of 0, when it did not load). `peak_rss_bytes` is the peak of this
-    process, so of all candidates together: `latency_process.measure_apart` tells them apart.
+    process, so of all candidates together: `processes.measure_apart` tells them apart.
     Raises ValueError when there is nothing to measure or two candidates share a name.
     """
     names = [candidate.name for candidate in candidates]

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from export.types import LatencyReport
 
-from .latency import EAGER_BASELINE
+from .protocol import EAGER_BASELINE
 
 OUTLIER_MADS = 3.0
 BOOTSTRAP_RESAMPLES = 2000

@@ -19,8 +19,8 @@ from export.audio import Recording
 from export.progress import Progress, silent
 from export.types import Artifact, LatencyReport, ModelSpec
 
-from .latency import EAGER_BASELINE, Candidate, Run, measure, random_windows
-from .runners.base import RUNNERS
+from ..runners.base import RUNNERS
+from .protocol import EAGER_BASELINE, Candidate, Run, measure, random_windows
 
 if TYPE_CHECKING:
     from torch import nn

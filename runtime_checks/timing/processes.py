@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from export.progress import Progress, silent
 from export.types import LatencyReport
 
-from .latency import Candidate, describe_device, describe_error, measure, peak_rss_bytes
+from .protocol import Candidate, describe_device, describe_error, measure, peak_rss_bytes
 
 T = TypeVar("T")
 
@@ -41,7 +41,7 @@ def measure_apart(
     timed_runs: int = 100,
     progress: Progress = silent,
 ) -> list[LatencyReport]:
-    """Like `latency.measure`, in fresh processes; candidates must be picklable.
+    """Like `protocol.measure`, in fresh processes; candidates must be picklable.
 
     `peak_rss_bytes` is that of a process that loads one candidate and runs one window: interpreter,
     libraries and model. A candidate that crashes its process is reported with that as its failure.
