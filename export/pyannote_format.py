@@ -9,12 +9,14 @@ from __future__ import annotations
 import io
 import pickle
 import re
+import socket
 import warnings
 import zipfile
 from contextlib import redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import torch
 from torch import Tensor
@@ -64,8 +66,12 @@ def download_checkpoint(hub_id: str) -> Path:
     Raises `CheckpointError` in one line whatever the hub client fails with.
     """
     pyannote_audio()
+    from huggingface_hub import constants
     from pyannote.audio.utils.hf_hub import AssetFileName, download_from_hf_hub
 
+    if not _resolves(constants.ENDPOINT):
+        # The client would try for half a minute and tell of every try; its cache still serves.
+        constants.HF_HUB_OFFLINE = True
     errors: list[Exception] = []
     for subfolder in (None, PIPELINE_FOLDER):
         try:
@@ -82,6 +88,16 @@ def download_checkpoint(hub_id: str) -> Path:
         todo="Check the name, the network and, for a gated model, HF_TOKEN; or give the path of a "
         "downloaded checkpoint.",
     ) from errors[0]
+
+
+def _resolves(url: str) -> bool:
+    """Whether the name in a URL is known here, which it is not without a network."""
+    parts = urlsplit(url)
+    try:
+        socket.getaddrinfo(parts.hostname, parts.port or 443)
+    except OSError:
+        return False
+    return True
 
 
 def first_line(error: BaseException) -> str:

@@ -302,7 +302,10 @@ def test_safetensors_that_do_not_fit(small: LoadedModel, tmp_path: Path) -> None
     assert str(weights) in message(tmp_path)
 
 
-def test_a_hub_id_offline_is_one_line(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "network", [{"HF_HUB_OFFLINE": "1"}, {"HF_ENDPOINT": "https://hub.invalid"}], ids=str
+)
+def test_a_hub_id_offline_is_one_line(tmp_path: Path, network: dict[str, str]) -> None:
     code = (
         "import sys\n"
         "from export.checkpoint import load_model\n"
@@ -317,7 +320,7 @@ def test_a_hub_id_offline_is_one_line(tmp_path: Path) -> None:
         capture_output=True,
         text=True,
         check=True,
-        env=os.environ | {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path)},
+        env=os.environ | network | {"HF_HOME": str(tmp_path)},
     )
     lines = ran.stdout.splitlines()
     assert len(lines) == 1
