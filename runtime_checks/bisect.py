@@ -121,14 +121,16 @@ def bisect(
 
 
 def first_divergence(layers: Layers, reference: LayerReference, *, limits: Limits) -> Divergence:
-    """First of the layers, in running order, that is out of tolerance.
+    """First of the layers, in running order, that is out of tolerance for good.
 
-    The distance is the largest difference over the layer's scale. Shapes may
+    The distance is the largest difference over the layer's scale. What later layers recover from
+    is rounding that one layer is more sensitive to than the next, and no divergence. Shapes may
     differ by dimensions that a runtime has flattened. A layer that is missing or of another size
     is passed over; the explanation says what was not seen.
     """
     base = COARSE_TOLERANCE if limits.feature_error is None else limits.feature_error
     unseen: list[str] = []
+    found: Divergence | None = None
     for name in reference.names:
         exact, scale = reference.exact[name], reference.scales[name]
         if name not in layers or layers[name].size != exact.size:
@@ -137,13 +139,13 @@ def first_divergence(layers: Layers, reference: LayerReference, *, limits: Limit
         error = relative_error(layers[name].reshape(exact.shape), exact, scale=scale)
         noise = relative_error(reference.rounded[name], exact, scale=scale)
         limit = max(base, LAYER_NOISE_FACTOR * noise)
-        if error > limit:
+        if error <= limit:
+            unseen, found = [], None
+        elif found is None:
             hidden = f" (not seen before it: {', '.join(unseen)})" if unseen else ""
-            return Divergence(
-                name, f"{name} is off by {error:.2g} of its range, limit {limit:.2g}{hidden}"
-            )
-        unseen = []
-    return Divergence(None, "no single layer leaves its tolerance; differences add up")
+            text = f"{name} is off by {error:.2g} of its range, limit {limit:.2g}{hidden}"
+            found = Divergence(name, text)
+    return found or Divergence(None, "no layer leaves its tolerance for good; differences add up")
 
 
 def relative_error(values: NDArray[np.floating], exact: Floats, *, scale: float) -> float:
