@@ -21,14 +21,14 @@ from export.types import (
     Verdict,
 )
 
-from .decisions import decide
 from .der import DerScorer, DerSettings
-from .examine import Examiner
-from .limits import limits_for
-from .reference import ReferenceScores, evaluate
+from .parity.decisions import decide
+from .parity.examine import Examiner
+from .parity.limits import limits_for
+from .parity.reference import ReferenceScores, evaluate
+from .parity.stress import stress_windows
 from .results import Timeline
 from .rttm import SpeechReference, load_reference
-from .stress import stress_windows
 from .timeline import build_timeline
 
 
@@ -78,7 +78,7 @@ def check(
     `reference` is the float model as trained and `compressed(recipe)` the canonical module that
     was exported, before the backend's rewrites. Windows are taken every `hop_s` seconds (half a
     window by default), and stress windows are added. `limits` changes limits by name
-    (`runtime_checks.limits.Limits`); `threads` are the artifact's.
+    (`runtime_checks.parity.limits.Limits`); `threads` are the artifact's.
 
     Raises AudioError when there is no recording, or the reference of who speaks when is empty,
     malformed or does not belong to the audio; RecipeError on a limit that does not exist. Whatever

@@ -15,7 +15,7 @@ import numpy as np
 from export.audio import Window
 from export.types import DerScore, FrameGeometry
 
-from .decisions import Bools
+from .parity.decisions import Bools
 from .results import Turn
 from .rttm import SpeechReference
 

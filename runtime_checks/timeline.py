@@ -19,9 +19,9 @@ from scipy.optimize import linear_sum_assignment
 from export.audio import Recording, Window
 from export.types import FrameGeometry, ModelSpec
 
-from .decisions import Bools, best_permutation, decide, probabilities
 from .der import turns_of
-from .reference import ReferenceScores
+from .parity.decisions import Bools, best_permutation, decide, probabilities
+from .parity.reference import ReferenceScores
 from .results import Timeline, TimelineRow, Turn
 from .rttm import SpeechReference
 

@@ -67,14 +67,14 @@ def run_build(request: BuildRequest, progress: Progress) -> BuildResult:
 
     A failing bundle is written beside the target, which is then left as it was.
     """
-    from runtime_checks.reference import torch_threads
+    from runtime_checks.parity.reference import torch_threads
 
     with torch_threads(1):  # the same rounding every time, and no waiting for a second thread
         return _build(request, progress)
 
 
 def _build(request: BuildRequest, progress: Progress) -> BuildResult:
-    from runtime_checks.goldens import make_goldens
+    from runtime_checks.parity.goldens import make_goldens
     from runtime_checks.timing.contenders import time_artifacts
 
     model = with_window(load_model(request.model), request.window_s)

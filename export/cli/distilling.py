@@ -11,8 +11,8 @@ import torch
 from pydantic import ValidationError
 from torch import nn
 
-from runtime_checks.decisions import decide
 from runtime_checks.der import DerScorer
+from runtime_checks.parity.decisions import decide
 from runtime_checks.rttm import load_reference
 
 from ..audio import Recording, cut_windows

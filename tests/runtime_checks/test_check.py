@@ -23,7 +23,7 @@ from export.rewrites.base import apply_rewrites
 from export.types import Artifact, ParityReport, Precision, RungName, Verdict
 from runtime_checks.check import CheckResult, check
 from runtime_checks.der import DerSettings
-from runtime_checks.reference import evaluate
+from runtime_checks.parity.reference import evaluate
 
 
 def export(
@@ -266,7 +266,7 @@ def test_parallel_windows_give_what_one_after_the_other_gives(
 ) -> None:
     windows = cut_windows(sample, zoo_model.spec.geometry, hop_s=5.0)
     together = evaluate(zoo_model.module, windows, spec=zoo_model.spec)
-    monkeypatch.setattr("runtime_checks.reference.MAX_WORKERS", 1)
+    monkeypatch.setattr("runtime_checks.parity.reference.MAX_WORKERS", 1)
     alone = evaluate(zoo_model.module, windows, spec=zoo_model.spec)
     assert together.noise_floors == alone.noise_floors
     assert np.array_equal(together.float64, alone.float64)

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from export.audio import Window
 from export.types import FrameGeometry
-from runtime_checks.decisions import Bools
 from runtime_checks.der import DerScorer, DerSettings, turns_of
+from runtime_checks.parity.decisions import Bools
 from runtime_checks.results import Turn
 from runtime_checks.rttm import SpeechReference
 

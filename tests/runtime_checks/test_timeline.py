@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from export.audio import Recording, cut_windows
 from export.types import FrameGeometry, ModelSpec
-from runtime_checks.reference import ReferenceScores
+from runtime_checks.parity.reference import ReferenceScores
 from runtime_checks.results import Timeline, TimelineRow, Turn
 from runtime_checks.rttm import SpeechReference
 from runtime_checks.timeline import build_timeline, lay_end_to_end

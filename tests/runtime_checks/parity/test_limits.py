@@ -6,7 +6,7 @@ import pytest
 
 from export.errors import RecipeError
 from export.types import Precision, Recipe
-from runtime_checks.limits import DEFAULT_LIMITS, limits_for
+from runtime_checks.parity.limits import DEFAULT_LIMITS, limits_for
 
 
 def recipe(**options: object) -> Recipe:

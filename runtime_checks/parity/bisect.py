@@ -20,11 +20,11 @@ from export.audio import Window
 from export.rewrites.base import apply_rewrites
 from export.types import ModelSpec
 
+from ..runners.base import Runner
 from .decisions import Floats
 from .limits import Limits
 from .reference import double, layer_outputs
 from .rungs import TINY
-from .runners.base import Runner
 
 LAYER_NOISE_FACTOR = 3.0  # a layer's maximum over few values scatters more than the scores'
 COARSE_TOLERANCE = 5e-2  # where the precision has no limit of its own

@@ -17,12 +17,18 @@ from export.checkpoint import LoadedModel
 from export.pyannote_import import sample_recording
 from export.rewrites.base import REWRITES, apply_rewrites
 from export.types import Precision, TensorSpec
-from runtime_checks.bisect import Divergence, Layers, bisect, first_divergence, layer_reference
-from runtime_checks.limits import DEFAULT_LIMITS
-from runtime_checks.probe import fresh_export
-from runtime_checks.reference import layer_outputs
+from runtime_checks.parity.bisect import (
+    Divergence,
+    Layers,
+    bisect,
+    first_divergence,
+    layer_reference,
+)
+from runtime_checks.parity.limits import DEFAULT_LIMITS
+from runtime_checks.parity.probe import fresh_export
+from runtime_checks.parity.reference import layer_outputs
+from runtime_checks.parity.stress import stress_windows
 from runtime_checks.runners.base import Arrays, Runner
-from runtime_checks.stress import stress_windows
 
 LIMITS = DEFAULT_LIMITS[Precision.FP32]
 LAYERS = [

@@ -19,16 +19,16 @@ from export.types import (
     TensorSpec,
     Verdict,
 )
-from runtime_checks.contract import (
+from runtime_checks.parity.contract import (
     declaration_problems,
     expected_frames,
     features,
     value_problems,
 )
-from runtime_checks.ladder import ILL_CONDITIONED, Climbed, climb, execute
-from runtime_checks.limits import DEFAULT_LIMITS, Limits
-from runtime_checks.reference import ReferenceScores
-from runtime_checks.rungs import cosine, not_run, snr_db
+from runtime_checks.parity.ladder import ILL_CONDITIONED, Climbed, climb, execute
+from runtime_checks.parity.limits import DEFAULT_LIMITS, Limits
+from runtime_checks.parity.reference import ReferenceScores
+from runtime_checks.parity.rungs import cosine, not_run, snr_db
 from runtime_checks.runners.base import Arrays
 
 FP32, FP16 = DEFAULT_LIMITS[Precision.FP32], DEFAULT_LIMITS[Precision.FP16]

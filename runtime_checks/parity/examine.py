@@ -27,16 +27,16 @@ from export.types import (
     Verdict,
 )
 
+from ..der import DerScorer
+from ..runners.base import RUNNERS, Runner
 from .bisect import Divergence, bisect, first_divergence, layer_reference
 from .contract import features
 from .decisions import Floats
-from .der import DerScorer
 from .ladder import NO_SCORES, Climbed, Execution, climb, execute
 from .limits import Limits, limits_for
 from .probe import fresh_export
 from .reference import ReferenceScores, double, evaluate, layer_outputs
 from .rungs import Scores, not_run
-from .runners.base import RUNNERS, Runner
 from .stress import PREFIX
 
 SPREAD_WINDOWS = 3  # looking into a file is slow, and its front-end is the same on every window

@@ -15,8 +15,8 @@ from export.audio import Window
 from export.backends.base import BACKENDS
 from export.types import ModelSpec, Recipe, TensorSpec
 
+from ..runners.base import RUNNERS
 from .bisect import Probe
-from .runners.base import RUNNERS
 
 
 class Probed(nn.Module):

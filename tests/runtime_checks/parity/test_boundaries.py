@@ -6,8 +6,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runtime_checks.boundaries import compare_boundaries
-from runtime_checks.decisions import Bools
+from runtime_checks.parity.boundaries import compare_boundaries
+from runtime_checks.parity.decisions import Bools
 
 GATE = 30
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from export.pyannote_import import pyannote_audio
 from export.types import FrameGeometry, ModelSpec
-from runtime_checks.decisions import (
+from runtime_checks.parity.decisions import (
     best_permutation,
     compare_decisions,
     decide,

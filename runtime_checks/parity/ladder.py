@@ -24,14 +24,14 @@ from export.types import (
     Verdict,
 )
 
+from ..der import DerScorer
+from ..runners.base import Runner
 from . import rungs
 from .contract import contract, declaration_problems, expected_frames, value_problems
 from .decisions import Bools, decide
-from .der import DerScorer
 from .limits import Limits
 from .reference import ReferenceScores
 from .rungs import Compared, Scores, judge, metric, not_run
-from .runners.base import Runner
 
 OPTIONAL_RUNGS = (RungName.FEATURES, RungName.DER)
 # Where the model turns rounding into another answer, no float32 implementation can be judged.

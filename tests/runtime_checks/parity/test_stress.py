@@ -8,7 +8,7 @@ import pytest
 from export.audio import Window, cut_windows, load_recording
 from export.checkpoint import LoadedModel
 from export.pyannote_import import sample_recording
-from runtime_checks.stress import stress_windows
+from runtime_checks.parity.stress import stress_windows
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,1 @@
+"""The parity ladder: does an artifact compute what PyTorch computes?"""
