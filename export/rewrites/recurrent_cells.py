@@ -1,11 +1,10 @@
 """Cells of recurrent layers: a few steps of all directions as one graph without loops.
 
-A cell takes its carry, tensors of [directions * batch, hidden], and for every direction the input's
-share of the gates, [steps * batch, gates * hidden]; it gives the next carry and for every direction
-the hidden states, [steps * batch, hidden]. Rows are ordered by direction (or step), then batch; the
-steps of the reverse direction are in order of time, which it goes through from the end.
-Everything is a 2-D tensor and every recurrent weight is stored transposed, [hidden, gates *
-hidden]: ExecuTorch's kernels and XNNPACK run that form fastest.
+A cell takes its carry, tensors of [directions, batch, hidden], and for every direction the input's
+share of the gates, [steps, batch, gates * hidden], in the order in which that direction goes; it
+gives the next carry and the hidden states, [steps, directions, batch, hidden]. The recurrent
+weights of all directions are one tensor, stored transposed: one product of matrices does a step,
+and with few, joined operations a step costs little beside it.
 
 Equations: the documentation of torch.nn.LSTM, GRU and RNN.
 """
@@ -23,9 +22,9 @@ SATURATED = 1e4
 
 
 class RecurrentCell(nn.Module, ABC):
-    """`steps` steps of a one-layer recurrence over all its directions.
+    """A one-layer recurrence over all its directions; subclasses say what one step does.
 
-    Subclasses say what one step does; the carry's first tensor is the hidden state.
+    The carry's first tensor is the hidden state.
     """
 
     gates: int
@@ -35,9 +34,8 @@ class RecurrentCell(nn.Module, ABC):
         super().__init__()
         self.hidden_size = layer.hidden_size
         self.suffixes = ["", "_reverse"] if layer.bidirectional else [""]
-        for index, suffix in enumerate(self.suffixes):
-            weight = self.reorder(_parameter(layer, f"weight_hh_l0{suffix}"))
-            self.register_buffer(f"weight_{index}", weight.t().contiguous())
+        weights = [self.reorder(_parameter(layer, f"weight_hh_l0{s}")).t() for s in self.suffixes]
+        self.register_buffer("weight", torch.stack(weights).contiguous())
 
     @property
     def directions(self) -> int:
@@ -46,8 +44,8 @@ class RecurrentCell(nn.Module, ABC):
 
     @property
     def constants(self) -> list[Tensor]:
-        """What `advance` needs besides carry and gates."""
-        return [self.get_buffer(f"weight_{index}") for index in range(self.directions)]
+        """What `advance` needs besides carry and gates; the weight comes first."""
+        return [self.get_buffer("weight")]
 
     def reorder(self, gates: Tensor) -> Tensor:
         """PyTorch's order of the gates along the first dimension, made ours."""
@@ -67,44 +65,29 @@ class RecurrentCell(nn.Module, ABC):
         return torch.zeros(self.gates * self.hidden_size)
 
     @abstractmethod
-    def step(
-        self, gates: list[Tensor], carry: list[Tensor], constants: list[Tensor]
-    ) -> list[Tensor]:
-        """The carry after one step."""
-
-    def split(self, joined: Tensor) -> list[Tensor]:
-        """Rows of every direction."""
-        if self.directions == 1:
-            return [joined]
-        rows = joined.shape[0] // 2
-        return [joined[:rows], joined[rows:]]
+    def step(self, gates: Tensor, carry: list[Tensor], constants: list[Tensor]) -> list[Tensor]:
+        """The carry after one step; gates are [directions, batch, gates * hidden]."""
 
     def advance(
         self, carry: list[Tensor], gates: list[Tensor], constants: list[Tensor]
-    ) -> tuple[list[Tensor], list[Tensor]]:
-        """As many steps as `gates` holds rows for: the next carry and all hidden states."""
-        rows = carry[0].shape[0] // self.directions
-        starts = range(0, gates[0].shape[0], rows)
-        orders = [starts, starts[::-1]][: self.directions]
-        outputs: list[list[Tensor]] = [[] for _ in gates]
-        for now in zip(*orders, strict=True):
-            pieces = [
-                g if len(starts) == 1 else g[start : start + rows]
-                for g, start in zip(gates, now, strict=True)
-            ]
-            carry = self.step(pieces, carry, constants)
-            for collected, hidden in zip(outputs, self.split(carry[0]), strict=True):
-                collected.append(hidden)
-        return carry, [
-            torch.cat(hidden if order is starts else hidden[::-1])
-            for hidden, order in zip(outputs, orders, strict=True)
-        ]
+    ) -> tuple[list[Tensor], Tensor]:
+        """As many steps as `gates` holds: the next carry and all hidden states."""
+        steps = gates[0].shape[0]
+        states = []
+        for index in range(steps):
+            now = gates if steps == 1 else [g[index : index + 1] for g in gates]
+            joined = torch.cat(now) if len(now) > 1 else now[0]
+            carry = self.step(joined, carry, constants)
+            states.append(carry[0])
+        # One step's state must be copied: what a loop's body gives must not share memory.
+        stacked = torch.cat(states) if steps > 1 else states[0].clone()
+        return carry, stacked.reshape(steps, *states[0].shape)
 
     def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
-        """`(*carry, *gates) -> (*carry, *outputs)`, with the weights as constants."""
+        """`(*carry, *gates) -> (*carry, hidden states)`, with the weights as constants."""
         carry, gates = list(tensors[: self.carried]), list(tensors[self.carried :])
-        carry, outputs = self.advance(carry, gates, self.constants)
-        return (*carry, *outputs)
+        carry, states = self.advance(carry, gates, self.constants)
+        return (*carry, states)
 
 
 class LstmCell(RecurrentCell):
@@ -123,17 +106,14 @@ class LstmCell(RecurrentCell):
         values[0], values[1] = -SATURATED, SATURATED
         return values.flatten()
 
-    def step(
-        self, gates: list[Tensor], carry: list[Tensor], constants: list[Tensor]
-    ) -> list[Tensor]:
+    def step(self, gates: Tensor, carry: list[Tensor], constants: list[Tensor]) -> list[Tensor]:
         """One step of (hidden, cell)."""
         size = self.hidden_size
-        shares = zip(self.split(carry[0]), gates, constants, strict=True)
-        total = joined([now + torch.mm(hidden, weight) for hidden, now, weight in shares])
-        opened = torch.sigmoid(total[:, : 3 * size])
-        candidate = torch.tanh(total[:, 3 * size :])
-        cell = opened[:, size : 2 * size] * carry[1] + opened[:, :size] * candidate
-        return [opened[:, 2 * size :] * torch.tanh(cell), cell]
+        total = torch.bmm(carry[0], constants[0]) + gates
+        opened = torch.sigmoid(total[..., : 3 * size])
+        candidate = torch.tanh(total[..., 3 * size :])
+        cell = opened[..., size : 2 * size] * carry[1] + opened[..., :size] * candidate
+        return [opened[..., 2 * size :] * torch.tanh(cell), cell]
 
 
 class GruCell(RecurrentCell):
@@ -143,15 +123,14 @@ class GruCell(RecurrentCell):
 
     def __init__(self, layer: nn.RNNBase) -> None:
         super().__init__(layer)
-        for index, suffix in enumerate(self.suffixes):
-            bias = _parameter(layer, f"bias_hh_l0{suffix}")[2 * self.hidden_size :]
-            self.register_buffer(f"new_bias_{index}", bias.clone().reshape(1, -1))
+        biases = [_parameter(layer, f"bias_hh_l0{suffix}") for suffix in self.suffixes]
+        new = torch.stack([bias[2 * self.hidden_size :] for bias in biases])
+        self.register_buffer("new_bias", new.unsqueeze(1).contiguous())
 
     @property
     def constants(self) -> list[Tensor]:
-        """Per direction its weight and the recurrent bias that the reset gate multiplies."""
-        names = [f"{kind}_{i}" for i in range(self.directions) for kind in ("weight", "new_bias")]
-        return [self.get_buffer(name) for name in names]
+        """The weight and the recurrent bias that the reset gate multiplies."""
+        return [self.get_buffer("weight"), self.get_buffer("new_bias")]
 
     def input_bias(self, layer: nn.RNNBase, suffix: str) -> Tensor:
         """All but the recurrent bias of the new gate."""
@@ -159,22 +138,14 @@ class GruCell(RecurrentCell):
         recurrent[2 * self.hidden_size :] = 0
         return _parameter(layer, f"bias_ih_l0{suffix}") + recurrent
 
-    def step(
-        self, gates: list[Tensor], carry: list[Tensor], constants: list[Tensor]
-    ) -> list[Tensor]:
+    def step(self, gates: Tensor, carry: list[Tensor], constants: list[Tensor]) -> list[Tensor]:
         """One step of the hidden state."""
-        size, weights, biases = self.hidden_size, constants[::2], constants[1::2]
-        hidden = self.split(carry[0])
-        shares = [torch.mm(h, weight) for h, weight in zip(hidden, weights, strict=True)]
-        opened = torch.sigmoid(
-            joined(
-                [g[:, : 2 * size] + s[:, : 2 * size] for g, s in zip(gates, shares, strict=True)]
-            )
-        )
-        recurrent = joined([s[:, 2 * size :] + b for s, b in zip(shares, biases, strict=True)])
-        inputs = joined([g[:, 2 * size :] for g in gates])
-        new = torch.tanh(inputs + opened[:, :size] * recurrent)
-        return [new + opened[:, size:] * (carry[0] - new)]
+        size, (weight, bias) = self.hidden_size, constants
+        share = torch.bmm(carry[0], weight)
+        opened = torch.sigmoid(gates[..., : 2 * size] + share[..., : 2 * size])
+        recurrent = share[..., 2 * size :] + bias
+        new = torch.tanh(gates[..., 2 * size :] + opened[..., :size] * recurrent)
+        return [new + opened[..., size:] * (carry[0] - new)]
 
 
 class RnnCell(RecurrentCell):
@@ -186,14 +157,10 @@ class RnnCell(RecurrentCell):
         super().__init__(layer)
         self.nonlinearity = str(getattr(layer, "nonlinearity", "tanh"))
 
-    def step(
-        self, gates: list[Tensor], carry: list[Tensor], constants: list[Tensor]
-    ) -> list[Tensor]:
+    def step(self, gates: Tensor, carry: list[Tensor], constants: list[Tensor]) -> list[Tensor]:
         """One step of the hidden state."""
         activation = torch.relu if self.nonlinearity == "relu" else torch.tanh
-        shares = zip(self.split(carry[0]), gates, constants, strict=True)
-        total = joined([now + torch.mm(hidden, weight) for hidden, now, weight in shares])
-        return [activation(total)]
+        return [activation(torch.bmm(carry[0], constants[0]) + gates)]
 
 
 CELLS: dict[type[nn.RNNBase], type[RecurrentCell]] = {
@@ -201,11 +168,6 @@ CELLS: dict[type[nn.RNNBase], type[RecurrentCell]] = {
     nn.GRU: GruCell,
     nn.RNN: RnnCell,
 }
-
-
-def joined(parts: list[Tensor]) -> Tensor:
-    """Rows of all directions in one tensor."""
-    return torch.cat(parts) if len(parts) > 1 else parts[0]
 
 
 def _parameter(layer: nn.RNNBase, name: str) -> Tensor:

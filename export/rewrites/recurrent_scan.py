@@ -1,12 +1,14 @@
 """Recurrent layers as a loop that ExecuTorch keeps a loop.
 
 The stock lowering unrolls an LSTM over time into thousands of nodes. Here the input projection of
-all steps is one linear layer outside the loop, and the loop is a `scan` whose body computes a few
-steps of all directions (`recurrent_cells`). Lengths that the number of steps does not divide are
-padded where a direction ends.
+all steps is a linear layer for each direction outside the loop, and the loop is a `scan` whose body
+computes a few steps of all directions (`recurrent_cells`). Lengths that the number of steps does
+not divide are padded where a direction ends.
 """
 
 from __future__ import annotations
+
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +18,30 @@ from .base import register_rewrite
 from .recurrent_cells import CELLS, RecurrentCell
 
 State = Tensor | tuple[Tensor, Tensor]
+
+
+class Cell(Protocol):
+    """What a scan needs of its cell: a `RecurrentCell`, or what stands for one."""
+
+    hidden_size: int
+    gates: int
+    carried: int
+
+    @property
+    def directions(self) -> int:
+        """1 or 2."""
+        ...
+
+    @property
+    def constants(self) -> list[Tensor]:
+        """What `advance` needs besides carry and gates."""
+        ...
+
+    def advance(
+        self, carry: list[Tensor], gates: list[Tensor], constants: list[Tensor]
+    ) -> tuple[list[Tensor], Tensor]:
+        """As many steps as `gates` holds: the next carry and all hidden states."""
+        ...
 
 
 class RecurrentScan(nn.Module):
@@ -28,68 +54,78 @@ class RecurrentScan(nn.Module):
 
     def __init__(self, layer: nn.RNNBase, cell: RecurrentCell, *, steps: int) -> None:
         super().__init__()
-        self.batch_first, self.cell, self.steps = layer.batch_first, cell, steps
-        weights = [getattr(layer, f"weight_ih_l0{suffix}").detach() for suffix in cell.suffixes]
-        biases = [cell.input_bias(layer, suffix) for suffix in cell.suffixes]
-        dtype = weights[0].dtype
-        width = cell.gates * layer.hidden_size * cell.directions
-        self.projection = nn.Linear(layer.input_size, width, dtype=dtype)
-        self.projection.weight.data.copy_(torch.cat([cell.reorder(weight) for weight in weights]))
-        self.projection.bias.data.copy_(torch.cat(biases))
-        self.register_buffer("pad", cell.padding().to(dtype).reshape(1, -1))
+        self.batch_first, self.steps = layer.batch_first, steps
+        self.cell: Cell = cell
+        self.projections = nn.ModuleList(
+            _projection(layer, cell, suffix) for suffix in cell.suffixes
+        )
+        dtype = next(layer.parameters()).dtype
+        self.register_buffer("pad", cell.padding().to(dtype).reshape(1, 1, -1))
 
     def forward(self, x: Tensor, state: State | None = None) -> tuple[Tensor, State]:
         """Outputs, [..., directions * hidden] beside x's first two dimensions, and final state."""
-        batch, time = x.shape[:2] if self.batch_first else (x.shape[1], x.shape[0])
-        gates = self._gates(self.projection(x), batch=batch, time=time)
-        carry = self._carry(x, state, rows=self.cell.directions * batch)
-        results = scan_op(self._advance, carry, gates, tuple(self.cell.constants))
-        carry, stacked = results[: len(carry)], results[len(carry) :]
-        hidden = self._in_time(stacked, batch=batch, time=time)
-        ends = [h[-1 if index == 0 else 0] for index, h in enumerate(hidden)]
-        final = [c.reshape(self.cell.directions, batch, -1) for c in (torch.cat(ends), *carry[1:])]
-        outputs = torch.cat(hidden, dim=2) if len(hidden) > 1 else hidden[0]
+        if self.batch_first:
+            x = swapped(x)
+        time, batch, _ = x.shape
+        results = scan_op(
+            self._advance,
+            self._carry(x, state),
+            [self._gates(x, direction) for direction in range(self.cell.directions)],
+            tuple(self.cell.constants),
+        )
+        in_time = [
+            self._in_time(results[-1], direction, time) for direction in range(self.cell.directions)
+        ]
+        ends = [states[-1 if index == 0 else 0] for index, states in enumerate(in_time)]
+        final = [torch.cat(ends), *results[1:-1]]
+        outputs = torch.cat(in_time, dim=3).reshape(time, batch, -1)
         if self.batch_first:
             outputs = swapped(outputs)
         return outputs, (final[0], final[1]) if len(final) == 2 else final[0]
 
-    def _gates(self, projected: Tensor, *, batch: int, time: int) -> list[Tensor]:
-        """Per direction, in the order of its passes: [passes, steps * batch, gates * hidden]."""
-        if self.batch_first:
-            projected = swapped(projected)
-        projected = projected.reshape(time * batch, -1)
-        width = projected.shape[1] // self.cell.directions
-        missing = -time % self.steps
-        gates = []
-        for index in range(self.cell.directions):
-            rows = projected[:, index * width : (index + 1) * width]
-            if missing:
-                pad = self.get_buffer("pad").expand(missing * batch, -1)
-                rows = torch.cat([rows, pad] if index == 0 else [pad, rows])
-            gates.append(rows.reshape(-1, self.steps * batch, width))
-        return [gates[0], *(reversed_passes(g) for g in gates[1:])]
+    def _gates(self, x: Tensor, direction: int) -> Tensor:
+        """The input's share, [passes, steps, batch, gates * hidden], as the direction goes."""
+        gates: Tensor = self.projections[direction](x)
+        missing = -gates.shape[0] % self.steps
+        if missing:
+            pad = self.get_buffer("pad").expand(missing, gates.shape[1], -1)
+            gates = torch.cat([gates, pad] if direction == 0 else [pad, gates])
+        gates = gates.reshape(-1, self.steps, *gates.shape[1:])
+        return gates if direction == 0 else backwards(gates)
+
+    def _in_time(self, states: Tensor, direction: int, time: int) -> Tensor:
+        """One direction of [passes, steps, directions, batch, hidden], in order of time.
+
+        Gives [time, 1, batch, hidden].
+        """
+        if direction == 1:
+            states = backwards(states)
+        flat = states.reshape(-1, *states.shape[2:])[:, direction : direction + 1]
+        return flat[:time] if direction == 0 else flat[flat.shape[0] - time :]
 
     def _advance(self, *tensors: Tensor) -> list[Tensor]:
         """The loop's body: carry, gates, constants -> next carry, hidden states."""
         carried, directions = self.cell.carried, self.cell.directions
-        carry, outputs = self.cell.advance(
+        carry, states = self.cell.advance(
             list(tensors[:carried]),
             list(tensors[carried : carried + directions]),
             list(tensors[carried + directions :]),
         )
-        return [*carry, *outputs]
+        return [*carry, states]
 
-    def _carry(self, x: Tensor, state: State | None, *, rows: int) -> list[Tensor]:
+    def _carry(self, x: Tensor, state: State | None) -> list[Tensor]:
         if state is None:
-            return [x.new_zeros(rows, self.cell.hidden_size) for _ in range(self.cell.carried)]
-        states = [state] if isinstance(state, Tensor) else list(state)
-        return [s.reshape(rows, -1) for s in states]
+            shape = (self.cell.directions, x.shape[1], self.cell.hidden_size)
+            return [x.new_zeros(shape) for _ in range(self.cell.carried)]
+        return [state] if isinstance(state, Tensor) else list(state)
 
-    def _in_time(self, stacked: list[Tensor], *, batch: int, time: int) -> list[Tensor]:
-        """Hidden states per direction in order of time, without padding: [time, batch, hidden]."""
-        aligned = [stacked[0], *(reversed_passes(s) for s in stacked[1:])]
-        shaped = [a.reshape(-1, batch, self.cell.hidden_size) for a in aligned]
-        return [shaped[0][:time], *(s[s.shape[0] - time :] for s in shaped[1:])]
+
+def _projection(layer: nn.RNNBase, cell: RecurrentCell, suffix: str) -> nn.Linear:
+    weight = cell.reorder(getattr(layer, f"weight_ih_l0{suffix}").detach())
+    linear = nn.Linear(weight.shape[1], weight.shape[0], dtype=weight.dtype)
+    linear.weight.data.copy_(weight)
+    linear.bias.data.copy_(cell.input_bias(layer, suffix))
+    return linear
 
 
 def swapped(x: Tensor) -> Tensor:
@@ -99,9 +135,12 @@ def swapped(x: Tensor) -> Tensor:
     return x.transpose(0, 1)
 
 
-def reversed_passes(x: Tensor) -> Tensor:
-    """The first dimension backwards; ExecuTorch copies whole blocks here, `flip` copies values."""
-    return torch.index_select(x, 0, torch.arange(x.shape[0] - 1, -1, -1))
+def backwards(x: Tensor) -> Tensor:
+    """[passes, steps, ...] from the end; ExecuTorch copies whole blocks here, not with `flip`."""
+    for dim in (0, 1):
+        if x.shape[dim] > 1:
+            x = torch.index_select(x, dim, torch.arange(x.shape[dim] - 1, -1, -1))
+    return x
 
 
 @register_rewrite("recurrent_scan")
