@@ -8,7 +8,6 @@ diarization", 2023.
 from __future__ import annotations
 
 import copy
-import re
 from typing import Any
 
 import torch
@@ -19,8 +18,7 @@ from ..errors import CheckpointError
 from ..pyannote_import import pyannote_audio
 from ..types import FrameGeometry, ModelSpec, TensorSpec
 from .base import register_model
-
-STUDENT_NAME = re.compile(r"sinc-(?P<layers>[1-9])(?P<kind>bi|uni)(?:-(?P<linear>[0-9])lin)?")
+from .students import student_design
 
 
 class SincFrontEnd(nn.Module):
@@ -104,42 +102,40 @@ def split_lstm(lstm: nn.LSTM) -> list[nn.Module]:
 
 
 def student_config(name: str, *, window_s: float = 5.0, classes: int = 3) -> dict[str, Any]:
-    """Configuration of a student by its name.
+    """Configuration of a SincNet student by its name (`student_design` knows all students).
 
     `sinc-1bi` is SincNet, one bidirectional LSTM layer of 128, one linear layer of 128;
-    `sinc-2uni-2lin` two unidirectional layers and two linear ones. Raises CheckpointError on a
-    name outside the family.
+    `sinc-2uni-2lin` two unidirectional layers and two linear ones. Raises CheckpointError on
+    every other name.
     """
-    match = STUDENT_NAME.fullmatch(name)
-    if match is None:
+    architecture, config = student_design(name, window_s=window_s, classes=classes)
+    if architecture != PyanNetArchitecture.name:
         raise CheckpointError(
-            name,
-            found="not the name of a student",
-            expected="a name such as sinc-1bi, sinc-2uni or sinc-2bi-2lin",
+            name, found=f"the name of a {architecture}", expected="a student with SincNet"
         )
-    return {
-        "sincnet": {"stride": 10},
-        "lstm": {
-            "hidden_size": 128,
-            "num_layers": int(match["layers"]),
-            "bidirectional": match["kind"] == "bi",
-            "monolithic": True,
-            "dropout": 0.0,
-        },
-        "linear": {"hidden_size": 128, "num_layers": int(match["linear"] or 1)},
-        "sample_rate": 16000,
-        "num_channels": 1,
-        "specifications": {
-            "window_s": window_s,
-            "classes": [f"speaker#{i + 1}" for i in range(classes)],
-            "powerset_max_classes": None,
-        },
-    }
+    return config
 
 
 @register_model("PyanNet")
 class PyanNetArchitecture:
-    """pyannote.audio.models.segmentation.PyanNet in both directions."""
+    """pyannote.audio.models.segmentation.PyanNet in both directions.
+
+    What differs in networks that have another front-end is in `name`, `blocks`, `network_class`
+    and `frontend`.
+    """
+
+    name = "PyanNet"
+    blocks: tuple[str, ...] = ("sincnet", "lstm", "linear")
+
+    def network_class(self) -> Any:
+        """The pyannote Model."""
+        from pyannote.audio.models.segmentation import PyanNet
+
+        return PyanNet
+
+    def frontend(self, net: Any) -> nn.Module:
+        """The canonical front-end, of the model's own parts."""
+        return SincFrontEnd(net.sincnet)
 
     def tiny_config(self) -> dict[str, Any]:
         """Two layers of 16 on one-second windows."""
@@ -148,10 +144,9 @@ class PyanNetArchitecture:
         return config
 
     def build(self, config: dict[str, Any]) -> nn.Module:
-        """A PyanNet in evaluation mode; its weights are random until a state dict is loaded."""
+        """A model in evaluation mode; its weights are random until a state dict is loaded."""
         pyannote_audio()
         from pyannote.audio.core.task import Problem, Resolution, Specifications
-        from pyannote.audio.models.segmentation import PyanNet
 
         given = config["specifications"]
         powerset = given["powerset_max_classes"]
@@ -160,7 +155,9 @@ class PyanNetArchitecture:
             if powerset is None
             else Problem.MONO_LABEL_CLASSIFICATION
         )
-        model: Any = PyanNet(**{k: v for k, v in config.items() if k != "specifications"})
+        model: Any = self.network_class()(
+            **{k: v for k, v in config.items() if k != "specifications"}
+        )
         model.specifications = Specifications(
             problem=problem,
             resolution=Resolution.FRAME,
@@ -174,10 +171,10 @@ class PyanNetArchitecture:
         return module
 
     def config(self, model: nn.Module) -> dict[str, Any]:
-        """Plain-JSON configuration of a PyanNet."""
+        """Plain-JSON configuration of a model."""
         net: Any = model
         specifications = net.specifications
-        hparams = {k: dict(net.hparams[k]) for k in ("sincnet", "lstm", "linear")}
+        hparams = {k: dict(net.hparams[k]) for k in self.blocks}
         for derived in ("sample_rate", "batch_first"):
             for block in hparams.values():
                 block.pop(derived, None)
@@ -200,7 +197,7 @@ class PyanNetArchitecture:
         geometry = _geometry(net, round(float(specifications.duration) * rate))
         return ModelSpec(
             name=name,
-            architecture="PyanNet",
+            architecture=self.name,
             geometry=geometry,
             classes=tuple(specifications.classes),
             powerset_max_classes=specifications.powerset_max_classes,
@@ -230,7 +227,7 @@ class PyanNetArchitecture:
         stacked = [net.lstm] if isinstance(net.lstm, nn.LSTM) else list(net.lstm)
         linear = list(net.linear) if net.hparams.linear["num_layers"] > 0 else []
         return SegmentationNet(
-            frontend=SincFrontEnd(net.sincnet),
+            frontend=self.frontend(net),
             recurrent=[layer for lstm in stacked for layer in split_lstm(lstm)],
             linear=linear,
             classifier=net.classifier,

@@ -72,7 +72,7 @@ def test_checkpoint_of_unknown_architecture(diarport: Run, checkpoint: Path) -> 
     torch.save(content, checkpoint)
     code, said = diarport("build", checkpoint)
     assert code == 2
-    assert "unknown architecture TransformerNet; expected one of PyanNet" in said
+    assert "unknown architecture TransformerNet; expected one of MfccNet, PyanNet" in said
 
 
 def write_audio(path: Path, samples: np.ndarray, rate: int = 16_000) -> Path:
