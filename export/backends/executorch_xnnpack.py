@@ -1,4 +1,7 @@
-"""ExecuTorch with XNNPACK: one `.pte` file, recurrence as a loop, everything else delegated.
+"""ExecuTorch with XNNPACK: one `.pte` file, recurrence as a loop, everything delegated.
+
+The body of each loop is a delegate too, unless the recipe's option `recurrence` is `scan`, which
+leaves it to ExecuTorch's portable kernels: much slower, and computed by other code.
 
 Windows have a fixed length: ExecuTorch plans memory for one shape, and XNNPACK packs for it.
 """
@@ -15,10 +18,14 @@ import torch
 from torch import nn
 
 from ..errors import RecipeError
+from ..lowering.scan_delegate import delegate_recurrence
 from ..models.base import MODELS
 from ..quiet import quiet_tools
 from ..types import GraphStats, ModelSpec, Recipe
 from .base import fp_recipes, register_backend
+
+DELEGATED = "delegated"
+RECURRENCES = (DELEGATED, "scan")
 
 fp_recipes("executorch_xnnpack", fp16_compute=None)
 
@@ -42,23 +49,39 @@ class ExecuTorchXnnpack:
         return None
 
     def refuses(self, spec: ModelSpec, recipe: Recipe) -> str | None:
-        """Windows of free length."""
+        """Windows of free length, and kinds of recurrence other than the two."""
         if recipe.options.get("dynamic_length", False):
             return "ExecuTorch plans memory, and XNNPACK packs weights, for windows of one length"
+        if (kind := _recurrence(recipe)) not in RECURRENCES:
+            return f"option recurrence is {kind!r}, not one of {', '.join(RECURRENCES)}"
         return None
 
     def export(self, module: nn.Module, spec: ModelSpec, recipe: Recipe, out: Path) -> GraphStats:
         """Write the `.pte`; raises `RecipeError` on a recurrence that would be unrolled."""
         module = copy.deepcopy(module).eval().requires_grad_(False)
         _refuse_native_recurrence(module, recipe)
+        weight_bytes = _size(module)
+        inputs = MODELS[spec.architecture].example_inputs(spec)
         with quiet_tools(), torch.no_grad():
-            program = _lower(module, MODELS[spec.architecture].example_inputs(spec))
+            if _recurrence(recipe) == DELEGATED:
+                delegate_recurrence(module, batch=inputs[0].shape[0])
+            program = _lower(module, inputs)
         out.write_bytes(program.buffer)
-        return _stats(program.executorch_program, module)
+        return _stats(program.executorch_program, weight_bytes=weight_bytes)
 
     def tool_versions(self) -> dict[str, str]:
         """The exporter and the lowering."""
         return {name: version(name) for name in ("torch", "executorch")}
+
+
+def _recurrence(recipe: Recipe) -> object:
+    return recipe.options.get("recurrence", DELEGATED)
+
+
+def _size(module: nn.Module) -> int:
+    """Bytes of all weights, shared ones counted once."""
+    tensors = {tensor.data_ptr(): tensor for tensor in module.state_dict().values()}
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
 
 
 def _refuse_native_recurrence(module: nn.Module, recipe: Recipe) -> None:
@@ -82,7 +105,7 @@ def _lower(module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> Any:
     return edge.to_executorch()
 
 
-def _stats(program: Any, module: nn.Module) -> GraphStats:
+def _stats(program: Any, *, weight_bytes: int) -> GraphStats:
     """Instructions of the emitted program by operator, loops counted once."""
     (plan,) = program.execution_plan
     operators: Counter[str] = Counter()
@@ -97,9 +120,8 @@ def _stats(program: Any, module: nn.Module) -> GraphStats:
                 operators[plan.delegates[call.delegate_index].id] += 1
             else:
                 operators[kind] += 1
-    weights = {t.data_ptr(): t for t in module.state_dict().values()}
     return GraphStats(
         operators=dict(sorted(operators.items())),
         delegates=len(plan.delegates),
-        weight_bytes=sum(t.numel() * t.element_size() for t in weights.values()),
+        weight_bytes=weight_bytes,
     )

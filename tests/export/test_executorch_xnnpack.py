@@ -91,20 +91,37 @@ def test_scores_equal_the_models(
     assert largest_difference(zoo_model, exported[1], speech).max() < 5e-5
 
 
-def test_all_but_the_loop_is_delegated(exported: Exported) -> None:
+def plain_scan(recipe: Recipe) -> Recipe:
+    return recipe.model_copy(update={"options": {"recurrence": "scan"}})
+
+
+def test_everything_is_delegated_the_loops_body_too(exported: Exported) -> None:
     stats = exported[0].graph_stats
-    outside = set(stats.operators) - HOUSEKEEPING - LOOP - {"XnnpackBackend"}
-    assert outside <= {
-        "aten::add.out",
-        "aten::cat.out",
-        "aten::mm.out",
-        "aten::mul.out",
-        "aten::sigmoid.out",
-        "aten::slice_copy.Tensor_out",
-        "aten::tanh.out",
-    }
+    assert set(stats.operators) == HOUSEKEEPING | LOOP | {"XnnpackBackend"}
     assert stats.operators["JumpFalseCall"] == 1
-    assert stats.operators["XnnpackBackend"] == stats.delegates == 2
+    # Before the loop, in it, after it.
+    assert stats.operators["XnnpackBackend"] == stats.delegates == 3
+
+
+def test_a_plain_scan_computes_the_same_on_other_kernels(
+    exported: Exported, zoo_model: LoadedModel, tmp_path: Path, speech: NDArray[np.float32]
+) -> None:
+    artifact, path = export(zoo_model, tmp_path, plain_scan(FP32))
+    outside = set(artifact.graph_stats.operators) - HOUSEKEEPING - LOOP - {"XnnpackBackend"}
+    assert {"aten::bmm.out", "aten::sigmoid.out", "aten::tanh.out"} < outside
+    assert artifact.graph_stats.delegates == 2
+    assert largest_difference(zoo_model, path, speech).max() < 5e-5
+    runners = RUNNERS["executorch_xnnpack"]
+    plain, delegated = (runners.open(p, zoo_model.spec, threads=1) for p in (path, exported[1]))
+    inputs = {"waveform": speech[0].reshape(1, 1, -1)}
+    difference = np.abs(plain.run(inputs)["scores"] - delegated.run(inputs)["scores"])
+    assert difference.max() < 5e-6
+
+
+def test_other_kinds_of_recurrence_are_refused(zoo_model: LoadedModel) -> None:
+    recipe = FP32.model_copy(update={"options": {"recurrence": "unrolled"}})
+    reason = BACKENDS["executorch_xnnpack"].refuses(zoo_model.spec, recipe)
+    assert reason is not None and "'unrolled', not one of delegated, scan" in reason
 
 
 def test_the_file_is_hardly_larger_than_its_weights(exported: Exported) -> None:
