@@ -74,7 +74,7 @@ def test_goldens_are_what_the_network_gives(built: tuple[Path, dict[str, Any]]) 
     content = read_bundle(out).content
     runner = RUNNERS["onnx_ort"].open(out / "segmentation.fp32.onnx", content.spec, threads=1)
     names = [golden.name for golden in content.goldens]
-    assert sum(name.startswith("stress:") for name in names) == 6
+    assert sum(name.startswith("stress:") for name in names) == 7
     assert sum(name.startswith("sample@") for name in names) == 2
     for golden in content.goldens:
         inputs, expected = read_golden(out, golden)
