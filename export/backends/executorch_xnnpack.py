@@ -41,6 +41,7 @@ class ExecuTorchXnnpack:
         "centred_convolutions",
         "centred_rectifier",
         "sincnet_4d",
+        "polyphase_convolution",
         "recurrent_scan",
     )
 

@@ -41,6 +41,7 @@ class OnnxOrt:
         "wav_norm_affine",
         "centred_convolutions",
         "centred_rectifier",
+        "sincnet_conv2d",
     )
 
     def unavailable(self) -> str | None:

@@ -18,12 +18,16 @@ from .base import register_rewrite
 
 
 class RestingNorm(nn.Module):
-    """An instance norm of what is left of [batch, channels, frames] without its resting value."""
+    """An instance norm of what is left of its input without a resting value of each channel.
 
-    def __init__(self, norm: nn.InstanceNorm1d, rest: Tensor) -> None:
+    The input is [batch, channels, frames], or [batch, channels, 1, frames] for a 2-D norm.
+    """
+
+    def __init__(self, norm: nn.InstanceNorm1d | nn.InstanceNorm2d, rest: Tensor) -> None:
         super().__init__()
         self.norm = norm
-        self.register_buffer("rest", rest.reshape(1, -1, 1).clone())
+        behind = (1, 1) if isinstance(norm, nn.InstanceNorm2d) else (1,)
+        self.register_buffer("rest", rest.reshape(1, -1, *behind).clone())
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalised per batch entry and channel."""

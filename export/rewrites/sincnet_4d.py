@@ -83,8 +83,8 @@ class SincFrontEnd4d(nn.Module):
         pools: Any = frontend.pool1d
         norms: Any = frontend.norm1d
         self.wav_norm1d = InstanceNorm4d(wav_norm)
-        self.conv1d = nn.ModuleList(_conv_4d(conv) for conv in convs)
-        self.pool1d = nn.ModuleList(_pool_4d(pool) for pool in pools)
+        self.conv1d = nn.ModuleList(conv_4d(conv) for conv in convs)
+        self.pool1d = nn.ModuleList(pool_4d(pool) for pool in pools)
         self.norm1d = nn.ModuleList(InstanceNorm4d(norm) for norm in norms)
 
     def forward(self, waveform: Tensor) -> Tensor:
@@ -107,12 +107,12 @@ class SincNet4d:
 
     def replace(self, module: nn.Module) -> nn.Module | None:
         """The 4-D block; a filterbank that still computes its filters is left alone."""
-        if not isinstance(module, SincFrontEnd) or not _is_plain(module):
+        if not isinstance(module, SincFrontEnd) or not is_plain(module):
             return None
         return SincFrontEnd4d(module)
 
 
-def _is_plain(frontend: SincFrontEnd) -> bool:
+def is_plain(frontend: SincFrontEnd) -> bool:
     """Whether every child is of the one form that has its 4-D counterpart here."""
     given = [frontend.wav_norm1d, *frontend.norm1d]
     norms = [norm.norm if isinstance(norm, RestingNorm) else norm for norm in given]
@@ -128,7 +128,8 @@ def _is_plain(frontend: SincFrontEnd) -> bool:
     )
 
 
-def _conv_4d(conv: nn.Conv1d) -> nn.Conv2d:
+def conv_4d(conv: nn.Conv1d) -> nn.Conv2d:
+    """The same convolution over [batch, channels, 1, samples]."""
     wide = nn.Conv2d(
         conv.in_channels,
         conv.out_channels,
@@ -144,6 +145,7 @@ def _conv_4d(conv: nn.Conv1d) -> nn.Conv2d:
     return wide
 
 
-def _pool_4d(pool: nn.MaxPool1d) -> nn.MaxPool2d:
+def pool_4d(pool: nn.MaxPool1d) -> nn.MaxPool2d:
+    """The same pooling over [batch, channels, 1, samples]."""
     kernel, stride = (v if isinstance(v, int) else v[0] for v in (pool.kernel_size, pool.stride))
     return nn.MaxPool2d((1, kernel), (1, stride))

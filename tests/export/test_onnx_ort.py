@@ -127,7 +127,7 @@ def test_taps_follow_the_layers(
     inputs = {"waveform": speech[0].reshape(1, 1, -1)}
     taps = runner.taps(inputs, ["frontend.conv1d.0", "recurrent.0", "classifier", "activation"])
     assert taps is not None
-    assert taps["frontend.conv1d.0"].shape == (1, 80, 7975)
+    assert taps["frontend.conv1d.0"].shape == (1, 80, 1, 7975)
     assert taps["recurrent.0"].size == 293 * 256
     probabilities = 1 / (1 + np.exp(-taps["classifier"]))
     np.testing.assert_allclose(probabilities, runner.run(inputs)["scores"], atol=1e-6)
