@@ -7,7 +7,10 @@ from pathlib import Path
 
 
 class ExitCode(IntEnum):
-    """Exit codes of every command. They are part of the interface and never change meaning."""
+    """Exit codes of every command. They are part of the interface and never change meaning.
+
+    PARITY_FAILED means that an artifact breaks a promise: of parity, or of its budget.
+    """
 
     OK = 0
     PARITY_FAILED = 1
@@ -63,5 +66,11 @@ class BackendUnavailableError(ExportError):
 
 class ParityError(ExportError):
     """At least one artifact does not compute what the reference computes."""
+
+    exit_code = ExitCode.PARITY_FAILED
+
+
+class BudgetError(ExportError):
+    """At least one artifact computes outside its delegates, or is larger than it may be."""
 
     exit_code = ExitCode.PARITY_FAILED

@@ -68,6 +68,7 @@ class Exporter:
             dynamic_length=bool(recipe.options.get("dynamic_length", False)),
             tool_versions=backend.tool_versions(),
             graph_stats=stats,
+            runtime_options=backend.runtime_options(),
         )
 
 

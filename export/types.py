@@ -113,15 +113,30 @@ class Recipe(Value):
 
 
 class GraphStats(Value):
-    """What an artifact's graph holds: operator counts and how much of it is delegated."""
+    """What an artifact's graph holds, counted by operator, and where it runs.
+
+    `operators` counts what the file itself holds, a delegate's call as one. `delegated` counts what
+    runs inside each delegate or execution provider, `portable` what the runtime computes on kernels
+    of its own, `looped` what runs once in every turn of a loop. What depends on the machine (how
+    ONNX Runtime fuses nodes when it loads) is not here but in the profile (`ArtifactProfile`).
+    """
 
     operators: dict[str, int]
     delegates: int
     weight_bytes: int
+    delegated: dict[str, dict[str, int]] = {}
+    portable: dict[str, int] = {}
+    looped: dict[str, int] = {}
+
+
+RuntimeOption = bool | int | str
 
 
 class Artifact(Value):
-    """One exported file (or package directory) of a bundle."""
+    """One exported file (or package directory) of a bundle.
+
+    `runtime_options` are how its runtime should be set up, by the runtime's own names.
+    """
 
     path: str
     sha256: Sha256
@@ -131,6 +146,7 @@ class Artifact(Value):
     dynamic_length: bool
     tool_versions: dict[str, str]
     graph_stats: GraphStats
+    runtime_options: dict[str, RuntimeOption] = {}
 
 
 class Golden(Value):
@@ -328,3 +344,41 @@ class LatencyRecord(Value):
 
     schema_version: Literal[1] = SCHEMA_VERSION
     reports: tuple[LatencyReport, ...]
+
+
+class NodeTime(Value):
+    """Time of the nodes of one kind in one place, of all of them together, for one window.
+
+    `place` is an execution provider, a delegate, or `portable`. A time that is a difference of two
+    medians may be a little below zero.
+    """
+
+    place: str
+    kind: str
+    nodes: int
+    ms: float
+
+
+class ArtifactProfile(Value):
+    """Where one artifact's time goes, or the reason why that cannot be measured here."""
+
+    artifact_path: str
+    artifact_sha256: Sha256
+    method: str
+    threads: int
+    runs: int
+    nodes: tuple[NodeTime, ...]
+    reason: str | None
+
+    @model_validator(mode="after")
+    def _nodes_or_reason(self) -> Self:
+        if bool(self.nodes) == bool(self.reason):
+            raise ValueError("a profile holds either times or the reason why it has none")
+        return self
+
+
+class ProfileRecord(Value):
+    """`profile.json`: where the time of each artifact goes."""
+
+    schema_version: Literal[1] = SCHEMA_VERSION
+    profiles: tuple[ArtifactProfile, ...]

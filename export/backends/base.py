@@ -13,7 +13,7 @@ from torch import nn
 
 from ..errors import RecipeError
 from ..registry import Registry
-from ..types import GraphStats, ModelSpec, Precision, Recipe
+from ..types import GraphStats, ModelSpec, Precision, Recipe, RuntimeOption
 
 
 class Backend(Protocol):
@@ -40,6 +40,14 @@ class Backend(Protocol):
 
     def tool_versions(self) -> dict[str, str]:
         """Versions of the libraries that shaped the artifact."""
+        ...
+
+    def runtime_options(self) -> dict[str, RuntimeOption]:
+        """How the runtime should be set up for an artifact, by the runtime's own names."""
+        ...
+
+    def fallbacks(self, stats: GraphStats, recipe: Recipe) -> dict[str, int]:
+        """Operators that run where none should, with their counts: what `export.budget` refuses."""
         ...
 
 

@@ -30,11 +30,14 @@ from torch import nn
 
 from ..errors import RecipeError
 from ..models.base import MODELS
-from ..types import GraphStats, ModelSpec, Precision, Recipe
+from ..types import GraphStats, ModelSpec, Precision, Recipe, RuntimeOption
 from .base import fp_recipes, register_backend
 
 MANIFEST = "Manifest.json"
 RECURRENT = "lstm"
+ENGINE = "Core ML"
+# What Core ML goes through one operation at a time, on the CPU.
+CONTROL_FLOW = frozenset({"cond", "while_loop"})
 
 fp_recipes("coreml_mlprogram", fp16_compute=True)
 
@@ -44,7 +47,12 @@ class CoreMLProgram:
     """Canonical module -> .mlpackage with float32 inputs and outputs."""
 
     suffix = ".mlpackage"
-    rewrites: tuple[str, ...] = ("sincnet_filterbank", "wav_norm_affine", "log_softmax")
+    rewrites: tuple[str, ...] = (
+        "sincnet_filterbank",
+        "wav_norm_affine",
+        "mfcc_dft",
+        "log_softmax",
+    )
 
     def unavailable(self) -> str | None:
         """None wherever coremltools' libraries for writing packages load."""
@@ -78,6 +86,14 @@ class CoreMLProgram:
     def tool_versions(self) -> dict[str, str]:
         """The tracer and the converter."""
         return {name: version(name) for name in ("torch", "coremltools")}
+
+    def runtime_options(self) -> dict[str, RuntimeOption]:
+        """None: Core ML chooses by itself, and what it chooses can be measured on a Mac only."""
+        return {}
+
+    def fallbacks(self, stats: GraphStats, recipe: Recipe) -> dict[str, int]:
+        """Control flow; on which engine the rest runs, Core ML decides on the device."""
+        return {name: n for name, n in stats.operators.items() if name in CONTROL_FLOW}
 
 
 def _convert(module: nn.Module, spec: ModelSpec, *, half: bool) -> Any:
@@ -134,8 +150,10 @@ def _stats(proto: Any) -> GraphStats:
             tensor = op.outputs[0].type.tensorType
             sizes = [dimension.constant.size for dimension in tensor.dimensions]
             weights += math.prod(sizes) * size_bytes.get(tensor.dataType, 0)
-    counts = Counter(op.type for op in operations if op.type != "const")
-    return GraphStats(operators=dict(sorted(counts.items())), delegates=0, weight_bytes=weights)
+    counts = dict(sorted(Counter(op.type for op in operations if op.type != "const").items()))
+    return GraphStats(
+        operators=counts, delegates=0, weight_bytes=weights, delegated={ENGINE: counts}
+    )
 
 
 def _describe(proto: Any, spec: ModelSpec) -> None:

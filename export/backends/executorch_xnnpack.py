@@ -9,7 +9,6 @@ Windows have a fixed length: ExecuTorch plans memory for one shape, and XNNPACK 
 from __future__ import annotations
 
 import copy
-from collections import Counter
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -18,10 +17,11 @@ import torch
 from torch import nn
 
 from ..errors import RecipeError
+from ..lowering.placement import fallbacks, program_stats
 from ..lowering.scan_delegate import delegate_recurrence
 from ..models.base import MODELS
 from ..quiet import quiet_tools
-from ..types import GraphStats, ModelSpec, Recipe
+from ..types import GraphStats, ModelSpec, Recipe, RuntimeOption
 from .base import fp_recipes, register_backend
 
 DELEGATED = "delegated"
@@ -42,6 +42,8 @@ class ExecuTorchXnnpack:
         "centred_rectifier",
         "sincnet_4d",
         "polyphase_convolution",
+        "mfcc_dft",
+        "mfcc_4d",
         "recurrent_scan",
     )
 
@@ -68,7 +70,20 @@ class ExecuTorchXnnpack:
                 delegate_recurrence(module, batch=inputs[0].shape[0])
             program = _lower(module, inputs)
         out.write_bytes(program.buffer)
-        return _stats(program.executorch_program, weight_bytes=weight_bytes)
+        return program_stats(
+            program.executorch_program,
+            program.exported_program().graph_module,
+            weight_bytes=weight_bytes,
+        )
+
+    def runtime_options(self) -> dict[str, RuntimeOption]:
+        """One thread: the steps of a recurrence are too short to share out."""
+        return {"threads": 1}
+
+    def fallbacks(self, stats: GraphStats, recipe: Recipe) -> dict[str, int]:
+        """What runs on portable kernels and is no housekeeping."""
+        plain = _recurrence(recipe) != DELEGATED
+        return fallbacks(stats, portable_recurrence=plain)
 
     def tool_versions(self) -> dict[str, str]:
         """The exporter and the lowering."""
@@ -104,25 +119,3 @@ def _lower(module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> Any:
     exported = torch.export.export(module, inputs)
     edge = to_edge_transform_and_lower(exported, partitioner=[XnnpackPartitioner()])
     return edge.to_executorch()
-
-
-def _stats(program: Any, *, weight_bytes: int) -> GraphStats:
-    """Instructions of the emitted program by operator, loops counted once."""
-    (plan,) = program.execution_plan
-    operators: Counter[str] = Counter()
-    for chain in plan.chains:
-        for instruction in chain.instructions:
-            call = instruction.instr_args
-            kind = type(call).__name__
-            if kind == "KernelCall":
-                operator = plan.operators[call.op_index]
-                operators[f"{operator.name}.{operator.overload}".removesuffix(".")] += 1
-            elif kind == "DelegateCall":
-                operators[plan.delegates[call.delegate_index].id] += 1
-            else:
-                operators[kind] += 1
-    return GraphStats(
-        operators=dict(sorted(operators.items())),
-        delegates=len(plan.delegates),
-        weight_bytes=weight_bytes,
-    )

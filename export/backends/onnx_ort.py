@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import warnings
+from collections import Counter
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,8 +19,10 @@ import numpy as np
 import torch
 from torch import nn
 
+from ..errors import RecipeError
 from ..models.base import MODELS
-from ..types import GraphStats, ModelSpec, Precision, Recipe
+from ..ort_session import profile_session
+from ..types import GraphStats, ModelSpec, Precision, Recipe, RuntimeOption
 from .base import fp_recipes, register_backend
 
 if TYPE_CHECKING:
@@ -27,6 +30,25 @@ if TYPE_CHECKING:
 
 OPSET = 17
 SMALLEST_FP16_TENSOR = 256  # elements; below this a cast node costs more than it saves
+# Shapes computed at run time, and control flow: a window of fixed length needs neither.
+SHAPE_CHAINS = frozenset(
+    (
+        "Concat",
+        "ConstantOfShape",
+        "Expand",
+        "Gather",
+        "If",
+        "Loop",
+        "NonZero",
+        "Range",
+        "Scan",
+        "ScatterND",
+        "Shape",
+        "Size",
+        "Unsqueeze",
+        "Where",
+    )
+)
 
 fp_recipes("onnx_ort", fp16_compute=False)
 
@@ -42,6 +64,7 @@ class OnnxOrt:
         "centred_convolutions",
         "centred_rectifier",
         "sincnet_conv2d",
+        "mfcc_dft",
     )
 
     def unavailable(self) -> str | None:
@@ -67,11 +90,31 @@ class OnnxOrt:
         model = onnx.shape_inference.infer_shapes(model, strict_mode=True, data_prop=True)
         onnx.checker.check_model(model, full_check=True)
         out.write_bytes(model.SerializeToString(deterministic=True))
-        return _stats(model)
+        return _stats(model, _providers(out, spec))
 
     def tool_versions(self) -> dict[str, str]:
-        """The exporter and what simplified its graph."""
-        return {name: version(name) for name in ("torch", "onnx", "onnxslim")}
+        """The exporter, what simplified its graph, and what told where its nodes run."""
+        return {name: version(name) for name in ("torch", "onnx", "onnxslim", "onnxruntime")}
+
+    def runtime_options(self) -> dict[str, RuntimeOption]:
+        """For one window at a time on a phone; docs/performance.md has what each gives.
+
+        Spinning does nothing on one thread; on more it burns a core while it waits.
+        """
+        return {
+            "enable_cpu_mem_arena": True,
+            "execution_mode": "ORT_SEQUENTIAL",
+            "graph_optimization_level": "ORT_ENABLE_ALL",
+            "inter_op_num_threads": 1,
+            "intra_op_num_threads": 1,
+            "session.intra_op.allow_spinning": False,
+        }
+
+    def fallbacks(self, stats: GraphStats, recipe: Recipe) -> dict[str, int]:
+        """Shape chains and control flow, where windows have a fixed length."""
+        if recipe.options.get("dynamic_length", False):
+            return {}
+        return {name: n for name, n in stats.operators.items() if name in SHAPE_CHAINS}
 
 
 def _trace(module: nn.Module, spec: ModelSpec, out: Path, *, dynamic: bool) -> None:
@@ -137,9 +180,30 @@ def _normalise(model: onnx.ModelProto, spec: ModelSpec) -> None:
         model.metadata_props.add(key=key, value=str(value))
 
 
-def _stats(model: onnx.ModelProto) -> GraphStats:
-    operators: dict[str, int] = {}
-    for node in model.graph.node:
-        operators[node.op_type] = operators.get(node.op_type, 0) + 1
-    weights = sum(len(tensor.raw_data) for tensor in model.graph.initializer)
-    return GraphStats(operators=dict(sorted(operators.items())), delegates=0, weight_bytes=weights)
+def _providers(path: Path, spec: ModelSpec) -> dict[str, dict[str, int]]:
+    """Nodes by execution provider after the optimisations that do not depend on the machine."""
+    inputs = MODELS[spec.architecture].example_inputs(spec)
+    window = {tensor.name: value.numpy() for tensor, value in zip(spec.inputs, inputs, strict=True)}
+    basic: dict[str, RuntimeOption] = {"graph_optimization_level": "ORT_ENABLE_BASIC"}
+    found: dict[str, Counter[str]] = {}
+    try:
+        nodes = profile_session(str(path), [window], options=basic, threads=1, warmup_runs=0)
+    except Exception as error:
+        # ONNX Runtime raises bare exceptions of a dozen classes; all mean: it does not run.
+        reason = (str(error).splitlines() or [type(error).__name__])[0][:160]
+        raise RecipeError(
+            f"onnx_ort: {path.name}", found=f"ONNX Runtime cannot run what was exported ({reason})"
+        ) from error
+    for node in nodes:
+        found.setdefault(node.provider, Counter())[node.operator] += 1
+    return {provider: dict(sorted(found[provider].items())) for provider in sorted(found)}
+
+
+def _stats(model: onnx.ModelProto, providers: dict[str, dict[str, int]]) -> GraphStats:
+    operators = Counter(node.op_type for node in model.graph.node)
+    return GraphStats(
+        operators=dict(sorted(operators.items())),
+        delegates=0,
+        weight_bytes=sum(len(tensor.raw_data) for tensor in model.graph.initializer),
+        delegated=providers,
+    )

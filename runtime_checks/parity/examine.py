@@ -94,7 +94,9 @@ class Examiner:
 
     def _execute(self, artifact: Artifact, path: Path) -> tuple[Runner | None, Execution]:
         try:
-            runner = RUNNERS[artifact.recipe.backend].open(path, self.spec, threads=self.threads)
+            runner = RUNNERS[artifact.recipe.backend].open(
+                path, self.spec, threads=self.threads, options=artifact.runtime_options
+            )
         except Exception as error:
             # As in running: a file that makes its runtime raise has failed, the others go on.
             return None, Execution(None, ((None, f"it cannot be opened: {error}"),))

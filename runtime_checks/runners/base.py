@@ -10,9 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from export.registry import Registry
-from export.types import ModelSpec, TensorSpec
+from export.types import ModelSpec, NodeTime, RuntimeOption, TensorSpec
 
 Arrays = dict[str, NDArray[np.float32]]
+Inputs = Mapping[str, NDArray[np.float32]]
 
 
 class Runner(Protocol):
@@ -46,13 +47,34 @@ class RunnerFactory(Protocol):
         """Why artifacts of this backend cannot run here, or None."""
         ...
 
-    def open(self, path: Path, spec: ModelSpec, *, threads: int) -> Runner:
+    def open(
+        self,
+        path: Path,
+        spec: ModelSpec,
+        *,
+        threads: int,
+        options: Mapping[str, RuntimeOption] | None = None,
+    ) -> Runner:
         """Load an artifact for the given number of threads.
 
-        `spec` names the inputs and outputs of formats that keep no names. Raises `BundleError`
-        on a file that does not load.
+        `spec` names the inputs and outputs of formats that keep no names; `options` are the
+        artifact's `runtime_options`, over which `threads` goes. Raises `BundleError` on a file
+        that does not load.
         """
         ...
+
+    def profile(
+        self, path: Path, windows: Sequence[Inputs], *, options: Mapping[str, RuntimeOption]
+    ) -> tuple[NodeTime, ...]:
+        """Where the time of one thread goes, over the windows (the median of each part).
+
+        Raises `NotMeasurableError` with the reason where that cannot be told.
+        """
+        ...
+
+
+class NotMeasurableError(Exception):
+    """Why a runtime does not show where its time goes."""
 
 
 RUNNERS: Registry[RunnerFactory] = Registry("runner", "runtime_checks.runners")

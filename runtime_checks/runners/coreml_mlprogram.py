@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from export.errors import BundleError
-from export.types import ModelSpec, TensorSpec
+from export.types import ModelSpec, NodeTime, RuntimeOption, TensorSpec
 
-from .base import Arrays, register_runner
+from .base import Arrays, Inputs, NotMeasurableError, register_runner
 
 
 @register_runner("coreml_mlprogram")
@@ -25,13 +25,28 @@ class CoreMLRunners:
         system = platform.system()
         return None if system == "Darwin" else f"Core ML runs on macOS only; this is {system}"
 
-    def open(self, path: Path, spec: ModelSpec, *, threads: int) -> CoreMLRunner:
+    def open(
+        self,
+        path: Path,
+        spec: ModelSpec,
+        *,
+        threads: int,
+        options: Mapping[str, RuntimeOption] | None = None,
+    ) -> CoreMLRunner:
         """Load a package; raises `BundleError` when Core ML refuses it.
 
         Core ML takes no number of threads; it computes on the CPU here, so that a verdict does
         not depend on the accelerators of the machine.
         """
         return CoreMLRunner(path)
+
+    def profile(
+        self, path: Path, windows: Sequence[Inputs], *, options: Mapping[str, RuntimeOption]
+    ) -> tuple[NodeTime, ...]:
+        """Nothing: the tools that tell are Xcode's."""
+        raise NotMeasurableError(
+            "Core ML's times by operation are shown by Xcode's performance report only"
+        )
 
 
 class CoreMLRunner:

@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 
 from export.errors import BackendUnavailableError, BundleError
 from export.quiet import quiet_tools
-from export.types import ModelSpec, TensorSpec
+from export.types import ModelSpec, NodeTime, RuntimeOption, TensorSpec
 
-from .base import Arrays, register_runner
+from ..timing.program_parts import profile_program
+from .base import Arrays, Inputs, register_runner
 
 METHOD = "forward"
 # ScalarType of executorch/runtime/core/portable_type/scalar_type.h -> numpy's name
@@ -39,13 +40,27 @@ class ExecuTorchXnnpackRunners:
             return f"ExecuTorch's runtime does not load ({error})"
         return None if "XnnpackBackend" in known else "ExecuTorch was built without XNNPACK"
 
-    def open(self, path: Path, spec: ModelSpec, *, threads: int) -> ExecuTorchRunner:
+    def open(
+        self,
+        path: Path,
+        spec: ModelSpec,
+        *,
+        threads: int,
+        options: Mapping[str, RuntimeOption] | None = None,
+    ) -> ExecuTorchRunner:
         """Load a program; raises BundleError when the runtime refuses the file.
 
         The number of threads belongs to the process: asking for another one while a program is
         open raises `BackendUnavailableError`.
         """
         return ExecuTorchRunner(path, spec, threads=threads)
+
+    def profile(
+        self, path: Path, windows: Sequence[Inputs], *, options: Mapping[str, RuntimeOption]
+    ) -> tuple[NodeTime, ...]:
+        """By parts of the program, from copies of it that end early: the wheel has no ETDump."""
+        _use_threads(1)
+        return profile_program(_read(path), windows)
 
 
 class ExecuTorchRunner:

@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from export.errors import BundleError
-from export.types import ModelSpec, TensorSpec
+from export.errors import BundleError, ExportError
+from export.ort_session import open_session, profile_session
+from export.types import ModelSpec, NodeTime, RuntimeOption, TensorSpec
 
-from .base import Arrays, register_runner
+from .base import Arrays, Inputs, register_runner
 
 DTYPES = {
     "tensor(float)": "float32",
@@ -30,17 +31,42 @@ class OnnxOrtRunners:
         """Always available: onnxruntime is a dependency."""
         return None
 
-    def open(self, path: Path, spec: ModelSpec, *, threads: int) -> OnnxOrtRunner:
-        """Make a session; raises BundleError when ONNX Runtime refuses the file."""
-        return OnnxOrtRunner(path, threads=threads)
+    def open(
+        self,
+        path: Path,
+        spec: ModelSpec,
+        *,
+        threads: int,
+        options: Mapping[str, RuntimeOption] | None = None,
+    ) -> OnnxOrtRunner:
+        """Make a session; raises BundleError when ONNX Runtime refuses the file, RecipeError when
+        it has no such option."""
+        return OnnxOrtRunner(path, threads=threads, options=options or {})
+
+    def profile(
+        self, path: Path, windows: Sequence[Inputs], *, options: Mapping[str, RuntimeOption]
+    ) -> tuple[NodeTime, ...]:
+        """From ONNX Runtime's own profiler: nodes by provider and operator, as they were fused."""
+        times: dict[tuple[str, str], list[NDArray[np.float64]]] = {}
+        for node in profile_session(str(path), windows, options=options, threads=1):
+            times.setdefault((node.provider, node.operator), []).append(np.array(node.ms))
+        return tuple(
+            NodeTime(
+                place=provider,
+                kind=operator,
+                nodes=len(nodes),
+                ms=float(np.median(np.sum(nodes, axis=0))),
+            )
+            for (provider, operator), nodes in times.items()
+        )
 
 
 class OnnxOrtRunner:
     """One session."""
 
-    def __init__(self, path: Path, *, threads: int) -> None:
-        self._path, self._threads = path, threads
-        self._session = _session(str(path), path, threads=threads)
+    def __init__(self, path: Path, *, threads: int, options: Mapping[str, RuntimeOption]) -> None:
+        self._path, self._threads, self._options = path, threads, options
+        self._session = self._open(str(path))
         self.inputs = tuple(_tensor(value) for value in self._session.get_inputs())
         self.outputs = tuple(_tensor(value) for value in self._session.get_outputs())
 
@@ -68,10 +94,24 @@ class OnnxOrtRunner:
         model.graph.output.extend(
             onnx.ValueInfoProto(name=name) for name in sorted(set(wanted.values()) - final)
         )
-        session = _session(model.SerializeToString(), self._path, threads=self._threads)
+        session = self._open(model.SerializeToString())
         names = list(dict.fromkeys(wanted.values()))
         values = dict(zip(names, session.run(names, dict(inputs)), strict=True))
         return {layer: values[name] for layer, name in wanted.items()}
+
+    def _open(self, model: str | bytes) -> Any:
+        try:
+            return open_session(model, self._options, threads=self._threads)
+        except ExportError:
+            raise
+        except Exception as error:
+            # ONNX Runtime raises bare exceptions of a dozen classes; all mean: not loadable.
+            raise BundleError(
+                self._path,
+                found=f"ONNX Runtime cannot load it ({str(error).splitlines()[0][:160]})",
+                expected="an ONNX model",
+                todo="Build the bundle again.",
+            ) from error
 
 
 def _scope(layer: str) -> str:
@@ -83,25 +123,6 @@ def _scope(layer: str) -> str:
         else:
             parts.append(part)
     return "/" + "/".join(parts) + "/"
-
-
-def _session(model: str | bytes, path: Path, *, threads: int) -> Any:
-    import onnxruntime as ort
-
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    options.log_severity_level = 3
-    try:
-        return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-    except Exception as error:
-        # ONNX Runtime raises bare exceptions of a dozen classes; all mean: not loadable.
-        raise BundleError(
-            path,
-            found=f"ONNX Runtime cannot load it ({str(error).splitlines()[0][:160]})",
-            expected="an ONNX model",
-            todo="Build the bundle again.",
-        ) from error
 
 
 def _tensor(value: Any) -> TensorSpec:

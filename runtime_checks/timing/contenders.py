@@ -7,7 +7,7 @@ to be charged for PyTorch's memory.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from export.audio import Recording
 from export.progress import Progress, silent
-from export.types import Artifact, LatencyReport, ModelSpec
+from export.types import Artifact, LatencyReport, ModelSpec, RuntimeOption
 
 from ..runners.base import RUNNERS
 from .protocol import EAGER_BASELINE, Candidate, Run, measure, random_windows
@@ -39,12 +39,15 @@ class OpenArtifact:
     backend: str
     path: Path
     spec: ModelSpec
+    options: Mapping[str, RuntimeOption]
 
     def __call__(self, threads: int) -> Run:
         """Load for a number of threads."""
         # A runner is the file of its backend's name; the others import what it can do without.
         importlib.import_module(f"runtime_checks.runners.{self.backend}")
-        runner = RUNNERS[self.backend].open(self.path, self.spec, threads=threads)
+        runner = RUNNERS[self.backend].open(
+            self.path, self.spec, threads=threads, options=self.options
+        )
         name = self.spec.inputs[0].name
         return lambda window: runner.run({name: window})
 
@@ -79,7 +82,7 @@ def candidates(
     found = [Candidate(EAGER_BASELINE, None, OpenEager(load_eager))]
     for artifact, path in artifacts:
         if RUNNERS[artifact.recipe.backend].unavailable() is None:
-            opener = OpenArtifact(artifact.recipe.backend, path, spec)
+            opener = OpenArtifact(artifact.recipe.backend, path, spec, artifact.runtime_options)
             found.append(Candidate(artifact.path, artifact.sha256, opener))
     return found
 

@@ -27,6 +27,7 @@ def test_exit_codes_never_change() -> None:
 def test_every_error_has_the_exit_code_of_its_kind(cls: type[ExportError]) -> None:
     expected = {
         ParityError: ExitCode.PARITY_FAILED,
+        BudgetError: ExitCode.PARITY_FAILED,
         BackendUnavailableError: ExitCode.BACKEND_UNAVAILABLE,
     }.get(cls, ExitCode.BAD_INPUT)
     assert cls("x", found="y").exit_code is expected

@@ -19,6 +19,7 @@ from pydantic import ValidationError
 
 from export.types import (
     Artifact,
+    ArtifactProfile,
     Bundle,
     FrameGeometry,
     LatencyReport,
@@ -76,6 +77,9 @@ def instances(cls: type[Value]) -> st.SearchStrategy[Any]:
     fields = {name: any_of(field.annotation) for name, field in cls.model_fields.items()}
     if cls is Rung:
         fields["reason"] = PLAIN[str]  # needed where a rung did not run
+    if cls is ArtifactProfile:
+        fields["nodes"] = st.just(())  # it holds either times or a reason
+        fields["reason"] = PLAIN[str]
     return st.builds(cls, **fields)
 
 

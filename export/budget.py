@@ -1,0 +1,70 @@
+"""Budgets: what an artifact may hold outside its delegates, and how large it may be.
+
+A fallback is silent at run time: the artifact is right and slow. So it fails the build, unless the
+recipe allows it by name (options `allow` and `size_budget`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from .backends.base import BACKENDS
+from .errors import BudgetError, RecipeError
+from .types import Artifact, Recipe
+
+SIZE = "size"
+"""The name that allows any size."""
+
+SIZE_RATIO = 1.08
+"""Bytes of a file by bytes of its weights."""
+
+FIXED_BYTES = 64_000
+"""What instructions and headers may take however small the weights; binds below 0.8 MB of them."""
+
+
+def check_budgets(artifacts: Sequence[Artifact]) -> None:
+    """Raise one `BudgetError` naming every fallback and every size that is not allowed."""
+    broken = {artifact.path: found for artifact in artifacts if (found := over_budget(artifact))}
+    if not broken:
+        return
+    names = sorted({name for found in broken.values() for name in found})
+    raise BudgetError(
+        ", ".join(broken),
+        found="; ".join(
+            f"{path}: {reason}" if len(broken) > 1 else reason
+            for path, found in broken.items()
+            for reason in found.values()
+        ),
+        todo=f"Repair the lowering, or allow it by name: {' '.join(f'--allow {n}' for n in names)}",
+    )
+
+
+def over_budget(artifact: Artifact) -> dict[str, str]:
+    """What breaks an artifact's budget, by the name that would allow it.
+
+    Raises `RecipeError` when the recipe's allowances are not understood.
+    """
+    allowed, ratio = _allowances(artifact.recipe)
+    fallbacks = BACKENDS[artifact.recipe.backend].fallbacks(artifact.graph_stats, artifact.recipe)
+    found = _fallbacks({name: n for name, n in fallbacks.items() if name not in allowed})
+    weights, size = artifact.graph_stats.weight_bytes, artifact.size_bytes
+    if SIZE not in allowed and size > max(ratio * weights, weights + FIXED_BYTES):
+        found[SIZE] = (
+            f"{size} bytes, {size / max(weights, 1):.3f} of its weights' {weights}; "
+            f"the budget is {ratio:g}"
+        )
+    return found
+
+
+def _fallbacks(counts: Mapping[str, int]) -> dict[str, str]:
+    return {name: f"{name} falls back ({count} of it)" for name, count in sorted(counts.items())}
+
+
+def _allowances(recipe: Recipe) -> tuple[frozenset[str], float]:
+    names, ratio = recipe.options.get("allow", []), recipe.options.get("size_budget", SIZE_RATIO)
+    key = f"{recipe.backend}/{recipe.name}"
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise RecipeError(key, found=f"allow is {names!r}", expected="a list of names")
+    if isinstance(ratio, bool) or not isinstance(ratio, int | float) or ratio < 1:
+        raise RecipeError(key, found=f"size_budget is {ratio!r}", expected="a number from 1 on")
+    return frozenset(str(name) for name in names), float(ratio)
