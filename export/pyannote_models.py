@@ -47,10 +47,9 @@ class MfccBlock(nn.Module):
         field_length: int,
     ) -> None:
         super().__init__()
-        if n_fft % 2 or not 0 < n_fft <= field_length or hop_length < 1:
+        if not 0 < n_fft <= field_length or hop_length < 1:
             raise ValueError(
-                f"frames of {n_fft} samples every {hop_length} in fields of {field_length}: "
-                "they must be an even number and fit their fields"
+                f"frames of {n_fft} samples every {hop_length} do not fit fields of {field_length}"
             )
         self.n_fft, self.hop_length, self.field_length = n_fft, hop_length, field_length
         with warnings.catch_warnings():

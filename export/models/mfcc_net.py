@@ -26,8 +26,7 @@ class MfccFrontEnd(nn.Module):
     def forward(self, waveform: Tensor) -> Tensor:
         """Features of a window."""
         inner = waveform[:, :, self.before : waveform.shape[2] - self.after]
-        coefficients: Tensor = self.mfcc(inner)
-        features: Tensor = self.norm(coefficients[:, 0])
+        features: Tensor = self.norm(self.mfcc(inner).squeeze(1))
         return features
 
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ..models.mfcc_net import MfccFrontEnd
 from .base import register_rewrite
-from .mfcc_dft import MfccDft
+from .mfcc_dft import FromFirstFrame, MfccDft
 from .sincnet_4d import InstanceNorm4d
 
 
@@ -29,17 +29,22 @@ class PooledLargest(nn.Module):
         return pooled.reshape(batch, 1, 1)
 
 
-class NormIn4d(nn.Module):
-    """InstanceNorm1d, [batch, channels, frames], on four dimensions."""
+class MfccFrontEnd4d(nn.Module):
+    """MfccFrontEnd in matrix products, with its norm in four dimensions."""
 
-    def __init__(self, norm: nn.InstanceNorm1d) -> None:
+    def __init__(self, frontend: MfccFrontEnd, *, dft: MfccDft, norm: nn.InstanceNorm1d) -> None:
         super().__init__()
-        self.wide = InstanceNorm4d(norm)
+        self.before, self.after = frontend.before, frontend.after
+        self.mfcc = copy.deepcopy(dft)
+        self.mfcc.largest = PooledLargest()
+        self.norm = InstanceNorm4d(norm)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Normalised per batch entry and channel."""
+    def forward(self, waveform: Tensor) -> Tensor:
+        """[batch, 1, samples] -> [batch, n_mfcc, frames]."""
+        inner = waveform[:, :, self.before : waveform.shape[2] - self.after]
+        x = self.mfcc.coefficients(inner).transpose(1, 2)
         batch, channels, frames = x.shape
-        normalised: Tensor = self.wide(x.reshape(batch, channels, 1, frames))
+        normalised: Tensor = self.norm((x - x[:, :, :1]).reshape(batch, channels, 1, frames))
         return normalised.reshape(batch, channels, frames)
 
 
@@ -52,8 +57,7 @@ class Mfcc4d:
         if not isinstance(module, MfccFrontEnd):
             return None
         dft, norm = module.mfcc, module.norm
-        if not isinstance(dft, MfccDft) or not isinstance(norm, nn.InstanceNorm1d):
+        plain = norm.norm if isinstance(norm, FromFirstFrame) else None
+        if not isinstance(dft, MfccDft) or not isinstance(plain, nn.InstanceNorm1d):
             return None
-        dft = copy.deepcopy(dft)
-        dft.largest = PooledLargest()
-        return MfccFrontEnd(mfcc=dft, norm=NormIn4d(norm), before=module.before, after=module.after)
+        return MfccFrontEnd4d(module, dft=dft, norm=plain)

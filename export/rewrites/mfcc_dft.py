@@ -1,14 +1,15 @@
 """torchaudio's MFCC as real matrix products: no complex numbers, no STFT.
 
-Frames are rows of the waveform side by side. Their discrete Fourier transform of length n is two of
-length n / 2, of the even and the odd samples, by one shared matrix (the first step of Cooley and
-Tukey, "An algorithm for the machine calculation of complex Fourier series", 1965):
+Frames are rows of the waveform side by side. A discrete Fourier transform is a product with a
+matrix of cosines and one of sines, which for 400 samples would be as large as the rest of a small
+student. Halving (decimation in frequency: Gentleman and Sande, "Fast Fourier transforms: for fun
+and profit", 1966) makes them a third: of the two halves a, b of a frame,
 
-    X[k] = E[k] + w^k O[k],    X[n/2 - k] = conj(E[k] - w^k O[k]),    w = exp(-2 pi i / n)
+    a + b holds all even bins, of half the length;    a - b all odd bins, as they are;
 
-for k up to n / 4. That is a quarter of the weights of the whole matrix, which would be larger than
-the rest of a small student, and half of the products. All is computed as real parts (cosines) and
-negated imaginary parts (sines), side by side.
+and the even ones are halved again. Nothing is subtracted that a loud bin dominates, so that quiet
+bins keep their digits. For their sake the waveform's mean is taken away first, and what it has in
+each bin is added: a DC offset would else be cancelled product by product, in rounded sums.
 
 The floor of the decibel scale, 80 dB below the loudest value of the window, is taken before the
 logarithm, where it is the same maximum times 1e-8; ten times the decadic logarithm is the natural
@@ -28,6 +29,8 @@ from torch import Tensor, nn
 from ..models.mfcc_net import MfccFrontEnd
 from .base import register_rewrite
 
+HALVINGS = 3
+
 
 class Largest(nn.Module):
     """The largest value of each batch entry: [batch, frames, n_mels] -> [batch, 1, 1]."""
@@ -37,13 +40,38 @@ class Largest(nn.Module):
         return x.amax((1, 2), keepdim=True)
 
 
+class Band(nn.Module):
+    """Power of some bins of a real signal: [batch, frames, length] -> [batch, frames, bins].
+
+    `constant` is what the bins of the frame's window are, cosines and sines: a signal that was
+    moved by `level` before the window has them `level` times too little.
+    """
+
+    cos: Tensor
+    sin: Tensor
+    constant_cos: Tensor
+    constant_sin: Tensor
+
+    def __init__(self, bins: Tensor, *, length: int, window: Tensor) -> None:
+        super().__init__()
+        period = window.numel()
+        phases = torch.outer(bins, torch.arange(period)).remainder(period)
+        angles = phases.double() * (2 * math.pi / period)
+        for name, wave in (("cos", angles.cos()), ("sin", angles.sin())):
+            self.register_buffer(name, wave[:, :length].to(window.dtype).contiguous())
+            self.register_buffer(f"constant_{name}", (wave @ window.double()).to(window.dtype))
+
+    def forward(self, x: Tensor, level: Tensor) -> Tensor:
+        """Squared magnitudes; level is [batch, 1, 1]."""
+        real = F.linear(x, self.cos) + level * self.constant_cos
+        imaginary = F.linear(x, self.sin) + level * self.constant_sin
+        return real * real + imaginary * imaginary
+
+
 class MfccDft(nn.Module):
     """torchaudio.transforms.MFCC of mono: [batch, 1, samples] -> [batch, 1, n_mfcc, frames]."""
 
     window: Tensor
-    fourier: Tensor
-    twiddle_cos: Tensor
-    twiddle_sin: Tensor
     mel: Tensor
     cosine: Tensor
 
@@ -52,27 +80,36 @@ class MfccDft(nn.Module):
         spectrogram, decibel = mfcc.MelSpectrogram.spectrogram, mfcc.amplitude_to_DB
         size = int(spectrogram.n_fft)
         self.n_fft, self.hop_length = size, int(spectrogram.hop_length)
-        self.bins = size // 4 + 1
         self.smallest = float(decibel.amin)
         self.range = 10 ** (-float(mfcc.top_db) / decibel.multiplier)
         self.largest: nn.Module = Largest()
         missing = size - spectrogram.window.numel()
-        self.register_buffer(
-            "window", F.pad(spectrogram.window, (missing // 2, missing - missing // 2))
+        window = F.pad(spectrogram.window, (missing // 2, missing - missing // 2))
+        self.register_buffer("window", window)
+        bins = _bins(size)
+        halved = len(bins) - 1
+        self.bands = nn.ModuleList(
+            Band(b, length=size >> min(i + 1, halved), window=window) for i, b in enumerate(bins)
         )
-        dtype = mfcc.dct_mat.dtype
-        for name, value in _fourier(size).items():
-            self.register_buffer(name, value.to(dtype))
-        self.register_buffer("mel", _mel(mfcc.MelSpectrogram.mel_scale.fb, bins=self.bins))
+        filters = mfcc.MelSpectrogram.mel_scale.fb[torch.cat(bins)]
+        self.register_buffer("mel", filters.t().contiguous())
         to_db = decibel.multiplier / math.log(10)
         self.register_buffer("cosine", (mfcc.dct_mat * to_db).t().contiguous())
 
     def forward(self, waveform: Tensor) -> Tensor:
         """Coefficients of all frames that lie wholly in the waveform."""
-        mel = F.linear(self.power(self.frames(waveform) * self.window), self.mel)
+        return self.coefficients(waveform).transpose(1, 2).unsqueeze(1)
+
+    def coefficients(self, waveform: Tensor) -> Tensor:
+        """The same as [batch, frames, n_mfcc]."""
+        batch, _, samples = waveform.shape
+        level = waveform.reshape(batch, 1, 1, samples).mean((2, 3), keepdim=True)
+        level = level.reshape(batch, 1, 1)
+        frames = self.frames(waveform - level) * self.window
+        mel = F.linear(self.power(frames, level), self.mel)
         floor = self.largest(mel) * self.range
         loudness = torch.log(torch.maximum(mel.clamp(min=self.smallest), floor))
-        return F.linear(loudness, self.cosine).transpose(1, 2).unsqueeze(1)
+        return F.linear(loudness, self.cosine)
 
     def frames(self, waveform: Tensor) -> Tensor:
         """[batch, 1, samples] -> [batch, frames, n_fft], by rows of one hop beside each other."""
@@ -86,40 +123,42 @@ class MfccDft(nn.Module):
         last = self.n_fft - (pieces - 1) * hop
         return torch.cat([*parts[:-1], parts[-1][:, :, :last]], dim=2)
 
-    def power(self, frames: Tensor) -> Tensor:
-        """[batch, frames, n_fft] -> [batch, frames, 2 * bins]: of X[k], then of X[n / 2 - k]."""
-        batch, count, size = frames.shape
-        halves = frames.reshape(batch, count, size // 2, 2).transpose(2, 3)
-        spectra = F.linear(halves, self.fourier)
-        even = spectra[:, :, :1].reshape(batch, count, 2 * self.bins)
-        odd = spectra[:, :, 1:].reshape(batch, count, 2 * self.bins)
-        crossed = torch.cat([odd[:, :, self.bins :], odd[:, :, : self.bins]], dim=2)
-        turned = odd * self.twiddle_cos + crossed * self.twiddle_sin
-        squares = [part * part for part in (even + turned, even - turned)]
-        return torch.cat([s[:, :, : self.bins] + s[:, :, self.bins :] for s in squares], dim=2)
+    def power(self, x: Tensor, level: Tensor) -> Tensor:
+        """[batch, frames, n_fft] -> [batch, frames, bins], in the order of `_bins`."""
+        powers = []
+        for band in self.bands[:-1]:
+            first, second = x[:, :, : x.shape[2] // 2], x[:, :, x.shape[2] // 2 :]
+            powers.append(band(first - second, level))
+            x = first + second
+        return torch.cat([*powers, self.bands[-1](x, level)], dim=2)
 
 
-def _fourier(size: int) -> dict[str, Tensor]:
-    """The matrix of the half-length transforms, and the factors between them, in float64."""
-    half = size // 2
-    k = torch.arange(size // 4 + 1)
-    angles = torch.outer(torch.arange(half), k).remainder(half).double() * (2 * math.pi / half)
-    turns = k.double() * (2 * math.pi / size)
-    cos, sin = turns.cos(), turns.sin()
-    return {
-        "fourier": torch.cat([angles.cos(), angles.sin()], dim=1).t().contiguous(),
-        "twiddle_cos": torch.cat([cos, cos]),
-        "twiddle_sin": torch.cat([-sin, sin]),
-    }
+def _bins(size: int) -> list[Tensor]:
+    """Bins 0 to size / 2 by what halving leaves: odd ones, twice odd ones, ..., all others."""
+    bins, remaining, step = [], torch.arange(size // 2 + 1), 1
+    while size % (2 * step) == 0 and step < 2**HALVINGS:
+        odd = remaining % (2 * step) == step
+        bins.append(remaining[odd])
+        remaining = remaining[~odd]
+        step *= 2
+    return [*bins, remaining]
 
 
-def _mel(filters: Tensor, *, bins: int) -> Tensor:
-    """torchaudio's [n_fft / 2 + 1, n_mels] in the order of `power`, [n_mels, 2 * bins]."""
-    half = filters.shape[0] - 1
-    mirrored = filters[half - torch.arange(bins)].clone()
-    if half % 2 == 0:
-        mirrored[-1] = 0  # bin n / 4 is its own mirror image
-    return torch.cat([filters[:bins], mirrored]).t().contiguous()
+class FromFirstFrame(nn.Module):
+    """An instance norm of differences from the first frame, which are what it takes away anyway.
+
+    Coefficient 0 of silence is near -1000. The mean of a window of such, as XNNPACK adds it up, is
+    off by 1e-3 in float32; of differences it is exact.
+    """
+
+    def __init__(self, norm: nn.Module) -> None:
+        super().__init__()
+        self.norm = norm
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[batch, coefficients, frames], normalised."""
+        normalised: Tensor = self.norm(x - x[:, :, :1])
+        return normalised
 
 
 @register_rewrite("mfcc_dft")
@@ -132,6 +171,8 @@ class MfccAsMatrixProducts:
             return None
         rewritten = copy.deepcopy(module)
         rewritten.mfcc = MfccDft(rewritten.mfcc)
+        if isinstance(module.norm, nn.InstanceNorm1d) and not module.norm.affine:
+            rewritten.norm = FromFirstFrame(module.norm)
         return rewritten
 
 
@@ -143,6 +184,5 @@ def _is_plain(mfcc: Any) -> bool:
     return (
         (spectrogram.power, spectrogram.normalized, spectrogram.center) == (2.0, False, False)
         and spectrogram.pad == 0
-        and spectrogram.n_fft % 2 == 0
         and not mfcc.log_mels
     )
