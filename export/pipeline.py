@@ -7,6 +7,7 @@ line runs them between `export_artifact` and the writing of the manifest.
 from __future__ import annotations
 
 import platform
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import version
@@ -83,19 +84,19 @@ def plan(
     backends: list[str],
     recipes: list[str],
     dynamic_length: bool = False,
+    allow: Sequence[str] = (),
 ) -> Plan:
     """What to build for the named backends and recipes (empty: every backend, fp32).
 
+    `allow` names fallbacks that are no error (`export.budget`), beside those of the recipes.
     What was asked for by name and cannot be done raises (`BackendUnavailableError`,
     `RecipeError`); what was only implied is left out with its reason.
     """
     chosen, left_out = [], []
-    selected = select_recipes(backends, recipes)
-    if dynamic_length:
-        selected = [
-            recipe.model_copy(update={"options": recipe.options | {"dynamic_length": True}})
-            for recipe in selected
-        ]
+    selected = [
+        _with_options(recipe, dynamic_length=dynamic_length, allow=allow)
+        for recipe in select_recipes(backends, recipes)
+    ]
     for recipe in selected:
         backend = BACKENDS[recipe.backend]
         by_name = recipe.backend in backends
@@ -113,6 +114,16 @@ def plan(
         reasons = "; ".join(f"{recipe.backend}: {reason}" for recipe, reason in left_out)
         raise RecipeError("nothing to build", found=reasons)
     return Plan(tuple(chosen), tuple(left_out))
+
+
+def _with_options(recipe: Recipe, *, dynamic_length: bool, allow: Sequence[str]) -> Recipe:
+    options = dict(recipe.options)
+    if dynamic_length:
+        options["dynamic_length"] = True
+    if allow:
+        own = options.get("allow", [])
+        options["allow"] = [*(own if isinstance(own, list) else [own]), *allow]
+    return recipe.model_copy(update={"options": options})
 
 
 def created_by() -> dict[str, str]:

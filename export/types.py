@@ -117,8 +117,9 @@ class GraphStats(Value):
 
     `operators` counts what the file itself holds, a delegate's call as one. `delegated` counts what
     runs inside each delegate or execution provider, `portable` what the runtime computes on kernels
-    of its own, `looped` what runs once in every turn of a loop. What depends on the machine (how
-    ONNX Runtime fuses nodes when it loads) is not here but in the profile (`ArtifactProfile`).
+    of its own (of ONNX: nodes that compute shapes, or what is computed next), `looped` what runs
+    once in every turn of a loop. What depends on the machine (how ONNX Runtime fuses nodes when it
+    loads) is not here but in the profile (`ArtifactProfile`).
     """
 
     operators: dict[str, int]

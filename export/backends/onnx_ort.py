@@ -30,25 +30,7 @@ if TYPE_CHECKING:
 
 OPSET = 17
 SMALLEST_FP16_TENSOR = 256  # elements; below this a cast node costs more than it saves
-# Shapes computed at run time, and control flow: a window of fixed length needs neither.
-SHAPE_CHAINS = frozenset(
-    (
-        "Concat",
-        "ConstantOfShape",
-        "Expand",
-        "Gather",
-        "If",
-        "Loop",
-        "NonZero",
-        "Range",
-        "Scan",
-        "ScatterND",
-        "Shape",
-        "Size",
-        "Unsqueeze",
-        "Where",
-    )
-)
+CONTROL_FLOW = frozenset({"If", "Loop", "Scan"})
 
 fp_recipes("onnx_ort", fp16_compute=False)
 
@@ -111,10 +93,8 @@ class OnnxOrt:
         }
 
     def fallbacks(self, stats: GraphStats, recipe: Recipe) -> dict[str, int]:
-        """Shape chains and control flow, where windows have a fixed length."""
-        if recipe.options.get("dynamic_length", False):
-            return {}
-        return {name: n for name, n in stats.operators.items() if name in SHAPE_CHAINS}
+        """Shape chains and control flow: not even windows of free length need them."""
+        return stats.portable
 
 
 def _trace(module: nn.Module, spec: ModelSpec, out: Path, *, dynamic: bool) -> None:
@@ -206,4 +186,22 @@ def _stats(model: onnx.ModelProto, providers: dict[str, dict[str, int]]) -> Grap
         delegates=0,
         weight_bytes=sum(len(tensor.raw_data) for tensor in model.graph.initializer),
         delegated=providers,
+        portable=_shape_chains(model),
     )
+
+
+def _shape_chains(model: onnx.ModelProto) -> dict[str, int]:
+    """Nodes that compute integers, so shapes and indices, or decide what is computed next."""
+    from onnx import TensorProto
+
+    integers = {
+        value.name
+        for value in model.graph.value_info
+        if value.type.tensor_type.elem_type in (TensorProto.INT32, TensorProto.INT64)
+    }
+    found = Counter(
+        node.op_type
+        for node in model.graph.node
+        if node.op_type in CONTROL_FLOW or integers & set(node.output)
+    )
+    return dict(sorted(found.items()))

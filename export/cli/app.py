@@ -17,7 +17,7 @@ from .recipes import command as recipes
 from .verify import command as verify
 
 EXIT_CODES = (
-    "Exit codes: 0 pass, 1 parity failed, 2 bad input or usage, "
+    "Exit codes: 0 pass, 1 parity or a budget failed, 2 bad input or usage, "
     "3 a backend that was asked for by name is unavailable."
 )
 

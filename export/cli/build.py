@@ -46,6 +46,12 @@ def command(
             "--dynamic-length", help="Take any number of samples, where a backend supports it."
         ),
     ] = False,
+    allow: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Accept a fallback of this operator, or with 'size' any size; can be repeated."
+        ),
+    ] = None,
     limit: LimitOption = None,
     collar_s: CollarOption = 0.0,
     skip_overlap: SkipOverlapOption = False,
@@ -58,7 +64,9 @@ def command(
     """Export a segmentation model, prove that the artifacts compute the same, write a bundle.
 
     Without --audio it uses the two-speaker recording inside pyannote.audio. A bundle whose parity
-    fails goes to OUT.failed and leaves OUT as it was; the exit code is then 1.
+    fails goes to OUT.failed and leaves OUT as it was; the exit code is then 1. So it is, and
+    nothing is written, when an operator falls back to the runtime's portable kernels or a file is
+    larger than its weights explain.
 
     Examples:
 
@@ -84,6 +92,7 @@ def command(
         window_s=window_s,
         hop_s=hop_s,
         dynamic_length=dynamic_length,
+        allow=allow or [],
         limits=parse_limits(limit),
         der_settings=DerSettings(collar_s=collar_s, skip_overlap=skip_overlap),
         runs=runs,

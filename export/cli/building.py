@@ -7,17 +7,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..budget import check_budgets
 from ..bundle import BundleWriter, file_entry, write_goldens, write_manifest
 from ..checkpoint import LoadedModel, load_model, with_window
 from ..pipeline import Exporter, Plan, created_by, plan
 from ..progress import Progress
 from ..types import (
     Artifact,
+    ArtifactProfile,
     Bundle,
     BundleContent,
     LatencyRecord,
     LatencyReport,
     ParityRecord,
+    ProfileRecord,
     Verdict,
 )
 from .inputs import load_audio
@@ -29,7 +32,7 @@ if TYPE_CHECKING:
     from ..audio import Recording
 
 CARD, LICENCE = "MODEL_CARD.md", "LICENSE"
-PARITY, LATENCY, REPORT = "parity.json", "latency.json", "report.html"
+PARITY, LATENCY, PROFILE, REPORT = "parity.json", "latency.json", "profile.json", "report.html"
 
 
 @dataclass(frozen=True)
@@ -46,9 +49,19 @@ class BuildRequest:
     window_s: float | None
     hop_s: float | None
     dynamic_length: bool
+    allow: list[str]
     limits: Mapping[str, object]
     der_settings: DerSettings
     runs: int
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What differs from run to run, for the bundle's evidence."""
+
+    checked: CheckResult
+    latencies: tuple[LatencyReport, ...]
+    profiles: tuple[ArtifactProfile, ...]
 
 
 @dataclass(frozen=True)
@@ -76,6 +89,7 @@ def run_build(request: BuildRequest, progress: Progress) -> BuildResult:
 def _build(request: BuildRequest, progress: Progress) -> BuildResult:
     from runtime_checks.parity.goldens import make_goldens
     from runtime_checks.timing.contenders import time_artifacts
+    from runtime_checks.timing.profiles import profile_artifacts
 
     model = with_window(load_model(request.model), request.window_s)
     planned = plan(
@@ -83,6 +97,7 @@ def _build(request: BuildRequest, progress: Progress) -> BuildResult:
         backends=request.backends,
         recipes=request.recipes,
         dynamic_length=request.dynamic_length,
+        allow=request.allow,
     )
     recordings, rttm = load_audio(
         request.audio, rttm=request.rttm, sample_rate_hz=model.spec.geometry.sample_rate_hz
@@ -94,12 +109,12 @@ def _build(request: BuildRequest, progress: Progress) -> BuildResult:
         artifacts = _export(exporter, planned, folder, progress)
         goldens = make_goldens(model.module, model.spec, recordings)
         checked = _check(exporter, artifacts, folder, recordings, rttm, request, progress)
+        files = [(artifact, folder / artifact.path) for artifact in artifacts]
         latencies = time_artifacts(
-            [(artifact, folder / artifact.path) for artifact in artifacts],
-            model=model,
-            recordings=recordings,
-            runs=request.runs,
-            progress=progress,
+            files, model=model, recordings=recordings, runs=request.runs, progress=progress
+        )
+        profiles = profile_artifacts(
+            files, spec=model.spec, recordings=recordings, runs=request.runs, progress=progress
         )
         (folder / LICENCE).write_text(model.licence_text or _no_licence(model), encoding="utf-8")
         (folder / CARD).write_text(model.card or _no_card(model), encoding="utf-8")
@@ -114,8 +129,9 @@ def _build(request: BuildRequest, progress: Progress) -> BuildResult:
             created_by=created_by(),
         )
         left_out = tuple(f"{r.backend}/{r.name} was left out: {why}" for r, why in planned.left_out)
-        _write_evidence(folder, content, checked, latencies, notes=left_out)
-        bundle = write_manifest(folder, content, evidence=[PARITY, LATENCY, REPORT])
+        measured = Measured(checked, latencies, profiles)
+        _write_evidence(folder, content, measured, notes=left_out)
+        bundle = write_manifest(folder, content, evidence=[PARITY, LATENCY, PROFILE, REPORT])
         target = out if checked.verdict is not Verdict.FAIL else out.with_name(f"{out.name}.failed")
         writer.commit(target)
     return BuildResult(target, bundle, checked, latencies, left_out)
@@ -129,6 +145,7 @@ def _export(
         progress("exporting", index, len(planned.recipes))
         artifacts.append(exporter.export(recipe, folder))
     progress("exporting", len(artifacts), len(artifacts))
+    check_budgets(artifacts)
     return tuple(artifacts)
 
 
@@ -161,22 +178,24 @@ def _check(
 def _write_evidence(
     folder: Path,
     content: BundleContent,
-    checked: CheckResult,
-    latencies: tuple[LatencyReport, ...],
+    measured: Measured,
     *,
     notes: tuple[str, ...],
 ) -> None:
     from runtime_checks.report import write_html
 
+    checked, latencies, profiles = measured.checked, measured.latencies, measured.profiles
     parity = parity_record(checked, notes=notes)
     (folder / PARITY).write_text(parity.to_json(), encoding="utf-8")
     (folder / LATENCY).write_text(LatencyRecord(reports=latencies).to_json(), encoding="utf-8")
+    (folder / PROFILE).write_text(ProfileRecord(profiles=profiles).to_json(), encoding="utf-8")
     write_html(
         folder / REPORT,
         bundle=content,
         reports=checked.reports,
         timelines=checked.timelines,
         latencies=latencies,
+        profiles=profiles,
         notes=parity.notes,
     )
 

@@ -15,10 +15,12 @@ from ..types import GraphStats
 DELEGATE_CALL, KERNEL_CALL, JUMP = "DelegateCall", "KernelCall", "JumpFalseCall"
 RESET = "executorch_prim::sub.Scalar"
 
-# They fill, number, reorder and copy, once a window, and compute nothing on values.
+# They fill, number, reorder, pad and copy, once a window, and compute nothing on values.
 HOUSEKEEPING = frozenset(
     {
+        "aten::alias_copy.out",
         "aten::arange.start_out",
+        "aten::cat.out",
         "aten::copy_",
         "aten::full.out",
         "aten::index_select.out",

@@ -11,10 +11,18 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from export.types import BundleContent, LatencyReport, ParityReport, RungName, Verdict
+from export.types import (
+    ArtifactProfile,
+    BundleContent,
+    LatencyReport,
+    ParityReport,
+    RungName,
+    Verdict,
+)
 
 from ..results import Timeline
 from . import wording
+from .placement import placement_views
 from .recording import recording_views, script_data
 from .view import (
     AGAINST,
@@ -40,10 +48,16 @@ def write_html(
     timelines: Sequence[Timeline],
     latencies: Sequence[LatencyReport],
     notes: Sequence[str],
+    profiles: Sequence[ArtifactProfile] = (),
 ) -> None:
     """Write the report, replacing what is there in one step. Raises OSError on a full disk."""
     text = render_html(
-        bundle=bundle, reports=reports, timelines=timelines, latencies=latencies, notes=notes
+        bundle=bundle,
+        reports=reports,
+        timelines=timelines,
+        latencies=latencies,
+        notes=notes,
+        profiles=profiles,
     )
     unfinished = path.with_name(f".{path.name}.{os.getpid()}")
     try:
@@ -60,6 +74,7 @@ def render_html(
     timelines: Sequence[Timeline],
     latencies: Sequence[LatencyReport],
     notes: Sequence[str],
+    profiles: Sequence[ArtifactProfile] = (),
 ) -> str:
     """The report's text."""
     environment = _environment()
@@ -81,6 +96,7 @@ def render_html(
         latency_by_candidate={
             row.report.candidate: row for group in reversed(groups) for row in group.rows
         },
+        placements=placement_views(bundle, profiles),
         largest_size=max((a.size_bytes for a in bundle.artifacts), default=1),
         tools=sorted({tool for a in bundle.artifacts for tool in a.tool_versions}),
         verdict=verdict,

@@ -55,6 +55,7 @@ def test_build_writes_a_bundle_that_verifies(built: tuple[Path, dict[str, Any]])
     assert {entry.path for entry in bundle.evidence} == {
         "parity.json",
         "latency.json",
+        "profile.json",
         "report.html",
     }
 

@@ -7,7 +7,13 @@ from pathlib import Path
 import pytest
 
 from export import errors
-from export.errors import BackendUnavailableError, ExitCode, ExportError, ParityError
+from export.errors import (
+    BackendUnavailableError,
+    BudgetError,
+    ExitCode,
+    ExportError,
+    ParityError,
+)
 
 
 def subclasses(cls: type[ExportError]) -> list[type[ExportError]]:
