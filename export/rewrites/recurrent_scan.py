@@ -64,44 +64,52 @@ class RecurrentScan(nn.Module):
 
     def forward(self, x: Tensor, state: State | None = None) -> tuple[Tensor, State]:
         """Outputs, [..., directions * hidden] beside x's first two dimensions, and final state."""
-        if self.batch_first:
-            x = swapped(x)
-        time, batch, _ = x.shape
+        batch, time = x.shape[:2] if self.batch_first else (x.shape[1], x.shape[0])
         results = scan_op(
             self._advance,
-            self._carry(x, state),
-            [self._gates(x, direction) for direction in range(self.cell.directions)],
+            self._carry(x, state, batch=batch),
+            [self._gates(x, d, batch=batch, time=time) for d in range(self.cell.directions)],
             tuple(self.cell.constants),
         )
-        in_time = [
-            self._in_time(results[-1], direction, time) for direction in range(self.cell.directions)
-        ]
-        ends = [states[-1 if index == 0 else 0] for index, states in enumerate(in_time)]
-        final = [torch.cat(ends), *results[1:-1]]
-        outputs = torch.cat(in_time, dim=3).reshape(time, batch, -1)
-        if self.batch_first:
-            outputs = swapped(outputs)
-        return outputs, (final[0], final[1]) if len(final) == 2 else final[0]
+        forward, reverse = self._in_time(results[-1], time=time)
+        last = [forward[time - 1]] if reverse is None else [forward[time - 1], reverse[0]]
+        final = [torch.cat(last), *results[1:-1]]
+        outputs = forward if reverse is None else torch.cat([forward, reverse], dim=3)
+        return self._as_given(outputs, batch=batch, time=time), (
+            (final[0], final[1]) if len(final) == 2 else final[0]
+        )
 
-    def _gates(self, x: Tensor, direction: int) -> Tensor:
+    def _gates(self, x: Tensor, direction: int, *, batch: int, time: int) -> Tensor:
         """The input's share, [passes, steps, batch, gates * hidden], as the direction goes."""
         gates: Tensor = self.projections[direction](x)
-        missing = -gates.shape[0] % self.steps
+        if self.batch_first and batch > 1:
+            gates = gates.transpose(0, 1)
+        missing = -time % self.steps
         if missing:
-            pad = self.get_buffer("pad").expand(missing, gates.shape[1], -1)
-            gates = torch.cat([gates, pad] if direction == 0 else [pad, gates])
-        gates = gates.reshape(-1, self.steps, *gates.shape[1:])
+            pad = self.get_buffer("pad").expand(missing, batch, -1)
+            parts = [gates.reshape(time, batch, -1), pad]
+            gates = torch.cat(parts if direction == 0 else parts[::-1])
+        gates = gates.reshape(-1, self.steps, batch, gates.shape[-1])
         return gates if direction == 0 else backwards(gates)
 
-    def _in_time(self, states: Tensor, direction: int, time: int) -> Tensor:
-        """One direction of [passes, steps, directions, batch, hidden], in order of time.
+    def _in_time(self, states: Tensor, *, time: int) -> tuple[Tensor, Tensor | None]:
+        """[passes, steps, directions, batch, hidden] -> per direction [time, 1, batch, hidden]."""
 
-        Gives [time, 1, batch, hidden].
-        """
-        if direction == 1:
-            states = backwards(states)
-        flat = states.reshape(-1, *states.shape[2:])[:, direction : direction + 1]
-        return flat[:time] if direction == 0 else flat[flat.shape[0] - time :]
+        def flat(x: Tensor) -> Tensor:
+            return x.reshape(-1, *x.shape[2:])
+
+        forward = flat(states)[:time, :1]
+        if self.cell.directions == 1:
+            return forward, None
+        return forward, flat(backwards(states))[-time:, 1:]
+
+    def _as_given(self, outputs: Tensor, *, batch: int, time: int) -> Tensor:
+        """[time, 1, batch, directions * hidden] with x's first two dimensions."""
+        if not self.batch_first:
+            return outputs.reshape(time, batch, -1)
+        if batch == 1:
+            return outputs.reshape(1, time, -1)
+        return outputs.reshape(time, batch, -1).transpose(0, 1)
 
     def _advance(self, *tensors: Tensor) -> list[Tensor]:
         """The loop's body: carry, gates, constants -> next carry, hidden states."""
@@ -113,9 +121,9 @@ class RecurrentScan(nn.Module):
         )
         return [*carry, states]
 
-    def _carry(self, x: Tensor, state: State | None) -> list[Tensor]:
+    def _carry(self, x: Tensor, state: State | None, *, batch: int) -> list[Tensor]:
         if state is None:
-            shape = (self.cell.directions, x.shape[1], self.cell.hidden_size)
+            shape = (self.cell.directions, batch, self.cell.hidden_size)
             return [x.new_zeros(shape) for _ in range(self.cell.carried)]
         return [state] if isinstance(state, Tensor) else list(state)
 
@@ -126,13 +134,6 @@ def _projection(layer: nn.RNNBase, cell: RecurrentCell, suffix: str) -> nn.Linea
     linear.weight.data.copy_(weight)
     linear.bias.data.copy_(cell.input_bias(layer, suffix))
     return linear
-
-
-def swapped(x: Tensor) -> Tensor:
-    """[batch, time, ...] <-> [time, batch, ...], which moves nothing when one of them is 1."""
-    if 1 in x.shape[:2]:
-        return x.reshape(x.shape[1], x.shape[0], -1)
-    return x.transpose(0, 1)
 
 
 def backwards(x: Tensor) -> Tensor:

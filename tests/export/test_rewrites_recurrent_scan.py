@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import pytest
 import torch
@@ -28,6 +30,13 @@ def make_layer(kind: type[nn.RNNBase], **options: bool | int | str) -> nn.RNNBas
     for parameter in layer.parameters():  # the default is small: gates would be all but linear
         nn.init.normal_(parameter, std=0.7)
     return layer.requires_grad_(False)
+
+
+@pytest.fixture(autouse=True)
+def _no_gradients() -> Iterator[None]:
+    """With gradients a scan is traced anew at each call."""
+    with torch.no_grad():
+        yield
 
 
 def tensors(state: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
