@@ -40,38 +40,32 @@ class Largest(nn.Module):
         return x.amax((1, 2), keepdim=True)
 
 
-class Band(nn.Module):
-    """Power of some bins of a real signal: [batch, frames, length] -> [batch, frames, bins].
-
-    `constant` is what the bins of the frame's window are, cosines and sines: a signal that was
-    moved by `level` before the window has them `level` times too little.
-    """
+class Waves(nn.Module):
+    """Products with the cosines and sines of some bins, each [batch, frames, bins]."""
 
     cos: Tensor
     sin: Tensor
-    constant_cos: Tensor
-    constant_sin: Tensor
 
-    def __init__(self, bins: Tensor, *, length: int, window: Tensor) -> None:
+    def __init__(self, angles: Tensor, *, dtype: torch.dtype) -> None:
         super().__init__()
-        period = window.numel()
-        phases = torch.outer(bins, torch.arange(period)).remainder(period)
-        angles = phases.double() * (2 * math.pi / period)
-        for name, wave in (("cos", angles.cos()), ("sin", angles.sin())):
-            self.register_buffer(name, wave[:, :length].to(window.dtype).contiguous())
-            self.register_buffer(f"constant_{name}", (wave @ window.double()).to(window.dtype))
+        self.register_buffer("cos", angles.cos().to(dtype))
+        self.register_buffer("sin", angles.sin().to(dtype))
 
-    def forward(self, x: Tensor, level: Tensor) -> Tensor:
-        """Squared magnitudes; level is [batch, 1, 1]."""
-        real = F.linear(x, self.cos) + level * self.constant_cos
-        imaginary = F.linear(x, self.sin) + level * self.constant_sin
-        return real * real + imaginary * imaginary
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Of [batch, frames, length]."""
+        return F.linear(x, self.cos), F.linear(x, self.sin)
 
 
 class MfccDft(nn.Module):
-    """torchaudio.transforms.MFCC of mono: [batch, 1, samples] -> [batch, 1, n_mfcc, frames]."""
+    """torchaudio.transforms.MFCC of mono: [batch, 1, samples] -> [batch, 1, n_mfcc, frames].
+
+    `constant_cos` and `constant_sin` are the transform of the frames' window: what a signal that
+    was moved by some level before the window has that many times too little.
+    """
 
     window: Tensor
+    constant_cos: Tensor
+    constant_sin: Tensor
     mel: Tensor
     cosine: Tensor
 
@@ -87,10 +81,14 @@ class MfccDft(nn.Module):
         window = F.pad(spectrogram.window, (missing // 2, missing - missing // 2))
         self.register_buffer("window", window)
         bins = _bins(size)
-        halved = len(bins) - 1
+        halved, dtype = len(bins) - 1, window.dtype
+        angles = [_angles(b, size) for b in bins]
         self.bands = nn.ModuleList(
-            Band(b, length=size >> min(i + 1, halved), window=window) for i, b in enumerate(bins)
+            Waves(a[:, : size >> min(i + 1, halved)], dtype=dtype) for i, a in enumerate(angles)
         )
+        whole = torch.cat(angles)
+        for name, wave in (("constant_cos", whole.cos()), ("constant_sin", whole.sin())):
+            self.register_buffer(name, (wave @ window.double()).to(dtype))
         filters = mfcc.MelSpectrogram.mel_scale.fb[torch.cat(bins)]
         self.register_buffer("mel", filters.t().contiguous())
         to_db = decibel.multiplier / math.log(10)
@@ -125,12 +123,21 @@ class MfccDft(nn.Module):
 
     def power(self, x: Tensor, level: Tensor) -> Tensor:
         """[batch, frames, n_fft] -> [batch, frames, bins], in the order of `_bins`."""
-        powers = []
+        parts = []
         for band in self.bands[:-1]:
             first, second = x[:, :, : x.shape[2] // 2], x[:, :, x.shape[2] // 2 :]
-            powers.append(band(first - second, level))
+            parts.append(band(first - second))
             x = first + second
-        return torch.cat([*powers, self.bands[-1](x, level)], dim=2)
+        parts.append(self.bands[-1](x))
+        cos, sin = (torch.cat(part, dim=2) for part in zip(*parts, strict=True))
+        cos, sin = cos + level * self.constant_cos, sin + level * self.constant_sin
+        return cos * cos + sin * sin
+
+
+def _angles(bins: Tensor, size: int) -> Tensor:
+    """Phases of some bins at all samples, [bins, size], in float64."""
+    turns = torch.outer(bins, torch.arange(size)).remainder(size)
+    return turns.double() * (2 * math.pi / size)
 
 
 def _bins(size: int) -> list[Tensor]:
