@@ -17,7 +17,13 @@ from .base import register_rewrite
 
 
 class PolyphaseConv2d(nn.Module):
-    """[batch, 1, 1, samples] -> [batch, channels, 1, frames], as the convolution it was made of."""
+    """[batch, 1, 1, samples] -> [batch, channels, 1, frames], as the convolution it was made of.
+
+    The bias is added last. XNNPACK starts from it and rounds every sum to its size, which with the
+    waveform norm's shift in it (`wav_norm_affine`) is far larger than a quiet recording's.
+    """
+
+    shift: Tensor | None
 
     def __init__(self, conv: nn.Conv2d) -> None:
         super().__init__()
@@ -26,15 +32,11 @@ class PolyphaseConv2d(nn.Module):
         weight = F.pad(conv.weight.detach(), (0, rows * self.stride - self.taps))
         weight = weight.reshape(-1, rows, self.stride).transpose(1, 2).unsqueeze(2)
         self.conv = nn.Conv2d(
-            self.stride,
-            conv.out_channels,
-            (1, rows),
-            bias=conv.bias is not None,
-            dtype=weight.dtype,
+            self.stride, conv.out_channels, (1, rows), bias=False, dtype=weight.dtype
         )
         self.conv.weight.data.copy_(weight)
-        if conv.bias is not None and self.conv.bias is not None:
-            self.conv.bias.data.copy_(conv.bias.detach())
+        shift = None if conv.bias is None else conv.bias.detach().reshape(1, -1, 1, 1).clone()
+        self.register_buffer("shift", shift)
 
     def forward(self, x: Tensor) -> Tensor:
         """What lies behind the last frame's taps is cut off, what its zero taps lack is padded."""
@@ -49,7 +51,7 @@ class PolyphaseConv2d(nn.Module):
         # Written with the channels last and permuted: the order in memory that XNNPACK wants.
         x = x.reshape(batch, 1, rows, self.stride).permute(0, 3, 1, 2)
         out: Tensor = self.conv(x)
-        return out
+        return out if self.shift is None else out + self.shift
 
 
 @register_rewrite("polyphase_convolution")
