@@ -160,24 +160,6 @@ def test_every_shape_of_model(
     assert largest_difference(model, path, windows).max() < 1e-4
 
 
-def test_layers_of_different_weights_stay_different(
-    tmp_path: Path, speech: NDArray[np.float32]
-) -> None:
-    """Loops whose bodies look alike must not be merged into one."""
-    model = student("sinc-2bi", window_s=1.0)
-    swapped = student("sinc-2bi", window_s=1.0)
-    second: Any = swapped.module
-    for suffix in ("", "_reverse"):
-        first, other = (getattr(second.lstm, f"weight_hh_l{layer}{suffix}") for layer in (0, 1))
-        first.data, other.data = other.data.clone(), first.data.clone()
-    folders = [tmp_path / "a", tmp_path / "b"]
-    for one, folder in zip((model, swapped), folders, strict=True):
-        folder.mkdir()
-        path = export(one, folder)[1]
-        assert largest_difference(one, path, speech).max() < 1e-4
-    assert largest_difference(swapped, folders[0] / path.name, speech).max() > 1e-2
-
-
 def test_the_same_bytes_in_another_process(exported: Exported, tmp_path: Path) -> None:
     code = (
         "import sys; from pathlib import Path\n"
