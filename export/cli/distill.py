@@ -48,9 +48,17 @@ def command(
         typer.Option(help="Audio that is only measured, at the end; can be repeated."),
     ] = None,
     test_rttm: Annotated[Path | None, typer.Option(help="Who speaks when in that.")] = None,
-    steps: Annotated[int, typer.Option(min=1, help="Training steps.")] = 4000,
-    batch_size: Annotated[int, typer.Option(min=1, help="Windows a step.")] = 16,
-    learning_rate: Annotated[float, typer.Option(help="Largest learning rate.")] = 1e-3,
+    steps: Annotated[int, typer.Option(min=1, help="Training steps.")] = 2000,
+    batch_size: Annotated[int, typer.Option(min=1, help="Windows a step.")] = 32,
+    pool_windows: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            help="Windows that the teacher labels once; the student keeps its front-end. "
+            "0: new windows in every step, and a front-end that is trained too (slower).",
+        ),
+    ] = 4800,
+    learning_rate: Annotated[float, typer.Option(help="Largest learning rate.")] = 4e-3,
     seed: Annotated[int, typer.Option(min=0, help="Seed of weights and windows.")] = 0,
     checkpoint_steps: Annotated[
         int, typer.Option(min=1, help="Steps between checkpoints (and validations).")
@@ -96,6 +104,7 @@ def command(
         "student": student,
         "steps": steps,
         "batch_size": batch_size,
+        "pool_windows": pool_windows,
         "learning_rate": learning_rate,
         "simulated_share": simulated_share,
         "checkpoint_steps": checkpoint_steps,

@@ -14,13 +14,13 @@ from scipy.signal import resample_poly
 
 Samples = NDArray[np.float32]
 
-UNTOUCHED_SHARE = 0.25
-FILTER_SHARE, REVERB_SHARE, NOISE_SHARE = 0.5, 0.3, 0.5
+UNTOUCHED_SHARE = 0.4
+FILTER_SHARE, REVERB_SHARE, NOISE_SHARE = 0.5, 0.25, 0.5
 FILTER_DB = 8.0
 FILTER_KNOTS_HZ = (0.0, 150.0, 400.0, 1000.0, 2500.0, 5000.0, 8000.0)
 T60_S = (0.1, 0.7)
 DIRECT_TO_REVERB_DB = (-3.0, 15.0)
-NOISE_SNR_DB = (3.0, 40.0)
+NOISE_SNR_DB = (8.0, 40.0)
 NOISE_TILT = (0.0, 2.0)
 GAIN_DB = (-18.0, 6.0)
 # Playing 16 kHz audio at up/down times its length: pitch and tempo of other speakers.

@@ -63,11 +63,13 @@ def _data(record: TrainingRecord) -> str:
 
 def _training(record: TrainingRecord) -> str:
     config = record.config
+    pool = f" drawn from a pool of {config.pool_windows}" if config.pool_windows else ""
+    front_end = "The front-end is the teacher's and stays as it is. " if config.pool_windows else ""
     return (
-        f"{config.steps} steps of {config.batch_size} windows, AdamW, one-cycle learning rate up "
-        f"to {config.learning_rate:g}, seed {config.seed}; {LOSS}. SincNet, the recurrent layers, "
-        "the first linear layer and the classifier start from the teacher's where their shapes "
-        "agree. The weights are a moving average; those of step "
+        f"{config.steps} steps of {config.batch_size} windows{pool}, AdamW, one-cycle learning "
+        f"rate up to {config.learning_rate:g}, seed {config.seed}; {LOSS}. SincNet, the first "
+        "recurrent layer, the first linear layer and the classifier start from the teacher's where "
+        f"their shapes agree. {front_end}The weights are a moving average; those of step "
         f"{record.chosen_step} were chosen"
         + (" on the validation audio" if record.audio["validation"].recordings else "")
         + ". Settings are in `training.json`, the course of the training in `log.csv`."

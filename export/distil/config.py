@@ -13,12 +13,18 @@ from .data import audio_sha256
 
 
 class DistilConfig(Value):
-    """All that decides the outcome of a run, beside teacher and audio."""
+    """All that decides the outcome of a run, beside teacher and audio.
+
+    With `pool_windows` the student keeps the teacher's front-end, and the rest of it is trained on
+    that many windows which the teacher has labelled once. With 0 every window is a new one, and
+    all of the student but the sinc filters is trained: several times slower a step.
+    """
 
     student: str = "sinc-1bi"
-    steps: int = Field(default=4000, ge=1)
-    batch_size: int = Field(default=16, ge=1)
-    learning_rate: float = Field(default=1e-3, gt=0)
+    steps: int = Field(default=2000, ge=1)
+    batch_size: int = Field(default=32, ge=1)
+    learning_rate: float = Field(default=4e-3, gt=0)
+    pool_windows: int = Field(default=4800, ge=0)
     weight_decay: float = Field(default=1e-2, ge=0)
     average_decay: float = Field(default=0.995, ge=0, lt=1)
     simulated_share: float = Field(default=0.5, ge=0, le=1)

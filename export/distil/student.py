@@ -13,6 +13,7 @@ from torch.optim.swa_utils import AveragedModel
 from ..errors import TrainingError
 from .evaluate import compare_scores
 from .losses import permutation_invariant_bce
+from .pool import after_features
 
 SECOND_MOMENT = 0.99
 WARM_UP_SHARE = 0.15
@@ -35,7 +36,8 @@ def warmed_up_average(decay: float) -> Callable[[Any, Any, Any], None]:
 class Distillation(pl.LightningModule):
     """Trains `student` to give `teacher`'s scores of every window it hears.
 
-    A batch is waveforms [batch, 1, samples]. AdamW, one-cycle learning rate (Smith and Topin,
+    A batch is waveforms [batch, 1, samples], or draws from a pool: features and the teacher's
+    scores. AdamW, one-cycle learning rate (Smith and Topin,
     "Super-convergence", 2018) over `steps`. The weights to keep are those of `average`, an
     exponential moving average; validation measures them. The teacher is kept out of the module's
     own parts, so that it stays in evaluation mode and out of the checkpoints.
@@ -64,11 +66,16 @@ class Distillation(pl.LightningModule):
         """Bring the teacher to the student's device."""
         self._teacher[0].to(self.device)
 
-    def training_step(self, batch: Tensor, batch_index: int) -> Tensor:
+    def training_step(self, batch: Tensor | list[Tensor], batch_index: int) -> Tensor:
         """Loss of one batch; raises TrainingError when it is not finite."""
-        with torch.no_grad():
-            expected = self._teacher[0](batch)
-        loss = permutation_invariant_bce(self.student(batch), expected)
+        if isinstance(batch, Tensor):
+            with torch.no_grad():
+                expected = self._teacher[0](batch)
+            logits = self.student(batch)
+        else:
+            features, expected = batch
+            logits = after_features(self.student, features)
+        loss = permutation_invariant_bce(logits, expected)
         if not torch.isfinite(loss):
             raise TrainingError(
                 f"step {self.global_step + 1}",
@@ -77,7 +84,7 @@ class Distillation(pl.LightningModule):
                 todo="Train with a smaller --learning-rate; the last checkpoint is kept, so "
                 "--resume goes on from before this step.",
             )
-        self.log("loss", loss.detach(), on_step=False, on_epoch=True, batch_size=len(batch))
+        self.log("loss", loss.detach(), on_step=False, on_epoch=True, batch_size=len(logits))
         return loss
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
@@ -128,18 +135,24 @@ class Distillation(pl.LightningModule):
         checkpoint["diarport"] = self.records
 
 
-def start_from_teacher(student: nn.Module, teacher: nn.Module) -> list[str]:
+def start_from_teacher(
+    student: nn.Module, teacher: nn.Module, *, whole_front_end: bool
+) -> list[str]:
     """Copy into the student what the teacher has in the same place and shape.
 
     Copied are the SincNet, the first recurrent layers, the first linear layers and the classifier
-    as far as their shapes agree. The waveform norm and the sinc filters are then frozen: they hold
-    82 numbers that the teacher has learnt on far more audio, and their gradients are four fifths of
-    a training step's time. Returns the names of the copied tensors.
+    as far as their shapes agree; the names of the copied tensors come back. A student that starts
+    at random stays for long where one output says "speech" and the others nothing.
+
+    Frozen are the whole front-end, or only its waveform norm and sinc filters: these hold 82
+    numbers that the teacher has learnt on far more audio, and their gradients are four fifths of a
+    training step's time.
     """
     given, own = teacher.state_dict(), student.state_dict()
     shared = {k: v for k, v in given.items() if k in own and own[k].shape == v.shape}
     student.load_state_dict(own | shared)
+    frozen = ("sincnet.",) if whole_front_end else ("sincnet.wav_norm1d.", "sincnet.conv1d.0.")
     for name, parameter in student.named_parameters():
-        if name in shared and name.startswith(("sincnet.wav_norm1d.", "sincnet.conv1d.0.")):
+        if name in shared and name.startswith(frozen):
             parameter.requires_grad_(False)
     return sorted(shared)

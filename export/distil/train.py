@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -13,7 +15,7 @@ import torch
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
 from ..checkpoint import LoadedModel
 from ..errors import TrainingError
@@ -21,8 +23,9 @@ from ..models.base import MODELS
 from ..models.pyannet import student_config
 from ..progress import Progress, silent
 from .config import DistilConfig, TrainingAudio
-from .data import TrainingWindows
+from .data import WINDOWS_VERSION, TrainingWindows
 from .evaluate import stack_windows
+from .pool import Pool, PoolDraws, labelled_pool
 from .resume import (
     BEST,
     CHECKPOINTS,
@@ -34,6 +37,9 @@ from .resume import (
     read_logs,
 )
 from .student import Distillation, start_from_teacher
+
+# Ten times the usual norm: what it cuts are the rare windows that would throw the student back.
+GRADIENT_CLIP = 0.5
 
 
 @dataclass(frozen=True)
@@ -51,28 +57,42 @@ class TrainedStudent:
 class _Windows(pl.LightningDataModule):
     """A new stretch of the seeded sequence for every epoch: what a resumed run goes on with."""
 
-    def __init__(self, config: DistilConfig, audio: TrainingAudio, teacher: LoadedModel) -> None:
+    def __init__(
+        self,
+        config: DistilConfig,
+        audio: TrainingAudio,
+        teacher: LoadedModel,
+        *,
+        pool: Callable[[TrainingWindows], Pool] | None,
+    ) -> None:
         super().__init__()
         self._config, self._geometry = config, teacher.spec.geometry
         self._recordings = [r.samples for r in audio.recordings]
         self._validation = audio.validation
         self._speakers = {k: [u.samples for u in v] for k, v in audio.speakers.items()}
+        self._pool = pool(self._windows(first=0, count=config.pool_windows)) if pool else None
 
-    def train_dataloader(self) -> DataLoader[Tensor]:
+    def train_dataloader(self) -> DataLoader[Any]:
         """Batches of the current epoch (the stretch between two checkpoints)."""
         config, epoch = self._config, self.trainer.current_epoch if self.trainer else 0
         done = epoch * config.checkpoint_steps
         steps = min(config.checkpoint_steps, config.steps - done)
-        windows = TrainingWindows(
+        first, count = done * config.batch_size, steps * config.batch_size
+        windows: Dataset[Any] = self._windows(first=first, count=count)
+        if self._pool is not None:
+            windows = PoolDraws(self._pool, seed=config.seed, first=first, count=count)
+        return DataLoader(windows, batch_size=config.batch_size)
+
+    def _windows(self, *, first: int, count: int) -> TrainingWindows:
+        return TrainingWindows(
             self._recordings,
             self._speakers,
             geometry=self._geometry,
-            seed=config.seed,
-            simulated_share=config.simulated_share,
-            first=done * config.batch_size,
-            count=steps * config.batch_size,
+            seed=self._config.seed,
+            simulated_share=self._config.simulated_share,
+            first=first,
+            count=count,
         )
-        return DataLoader(windows, batch_size=config.batch_size)
 
     def val_dataloader(self) -> DataLoader[Tensor] | list[Any]:
         """Windows of the validation audio, in order; nothing where there is none."""
@@ -128,7 +148,7 @@ def build_student(config: DistilConfig, teacher: LoadedModel) -> nn.Module:
             found=f"scores of shape {shapes[1]} (batch, frames, speakers)",
             expected=f"{shapes[0]}, the shape of the student {config.student}",
         )
-    start_from_teacher(student, teacher.module)
+    start_from_teacher(student, teacher.module, whole_front_end=config.pool_windows > 0)
     return student
 
 
@@ -165,9 +185,15 @@ def train(
     module.records = identity
     trainer = _trainer(config, folder, progress=progress, choose=bool(audio.validation))
     with disk_errors_told(folder):
-        trainer.fit(
-            module, datamodule=_Windows(config, audio, teacher), ckpt_path=last, weights_only=True
+        label = partial(
+            labelled_pool,
+            teacher.module,
+            folder=folder,
+            identity=_window_identity(identity),
+            progress=progress,
         )
+        data = _Windows(config, audio, teacher, pool=label if config.pool_windows else None)
+        trainer.fit(module, datamodule=data, ckpt_path=last, weights_only=True)
     chosen = folder / CHECKPOINTS / (BEST if audio.validation else LAST)
     checkpoint = torch.load(chosen, map_location="cpu", weights_only=True)
     module.load_state_dict(checkpoint["state_dict"])
@@ -176,6 +202,14 @@ def train(
         step=int(checkpoint["global_step"]),
         log_rows=read_logs(folder),
     )
+
+
+def _window_identity(identity: dict[str, Any]) -> dict[str, Any]:
+    """What decides the windows of a pool and their labels, of all that identifies a run."""
+    config = {k: identity["config"][k] for k in ("seed", "simulated_share", "pool_windows")}
+    heard = {k: identity["audio_sha256"][k] for k in ("recordings", "speakers")}
+    teacher = identity["teacher_sha256"]
+    return {"version": WINDOWS_VERSION, "teacher": teacher, "audio": heard, **config}
 
 
 def _trainer(config: DistilConfig, folder: Path, *, progress: Progress, choose: bool) -> pl.Trainer:
@@ -201,7 +235,7 @@ def _trainer(config: DistilConfig, folder: Path, *, progress: Progress, choose: 
         max_epochs=-(-config.steps // config.checkpoint_steps),
         reload_dataloaders_every_n_epochs=1,
         num_sanity_val_steps=0,
-        gradient_clip_val=1.0,
+        gradient_clip_val=GRADIENT_CLIP,
         callbacks=callbacks,
         logger=CSVLogger(folder, name=LOGS),
         log_every_n_steps=config.checkpoint_steps,

@@ -55,6 +55,7 @@ def test_a_run_writes_a_model_with_its_figures(
         *("--teacher", "sinc-1bi", "--student", "sinc-1uni", "--audio", audio),
         *("--simulate-from", tmp_path / "speakers", "--validation-audio", audio),
         *("--validation-rttm", rttm, "--test-audio", audio, "--steps", "2", "--batch-size", "2"),
+        *("--pool-windows", "8"),
         *("--learning-rate", "1e-4", "--credit", "Sample, CC0", "--threads", "1", "--json"),
         *("--out", out),
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from export.audio import load_recording
 from export.checkpoint import LoadedModel, load_model, save_pyannote
 from export.distil.config import DistilConfig, TrainingAudio
 from export.distil.folder import write_student
+from export.distil.pool import CACHE, after_features, features_of
 from export.distil.record import Provenance, TrainingRecord
 from export.distil.resume import CHECKPOINTS, LAST, disk_errors_told, read_logs
 from export.distil.student import start_from_teacher
@@ -30,8 +32,15 @@ from export.models.pyannet import student_config
 from export.pyannote_import import pyannote_audio, sample_recording
 
 CONFIG = DistilConfig(
-    student="sinc-1uni", steps=6, batch_size=2, checkpoint_steps=2, average_decay=0.5, seed=3
+    student="sinc-1uni",
+    steps=6,
+    batch_size=2,
+    pool_windows=8,
+    checkpoint_steps=2,
+    average_decay=0.5,
+    seed=3,
 )
+WHOLE = CONFIG.model_copy(update={"pool_windows": 0})
 
 KILLED = """
 import os, signal, sys
@@ -88,14 +97,77 @@ def test_training_lowers_the_loss(trained: TrainedStudent, folder: Path) -> None
     assert trained.step == 2 * (best + 1)
 
 
-def test_teacher_and_frozen_filters_are_left_alone(
+def test_teacher_and_front_end_are_left_alone(
     trained: TrainedStudent, zoo_model: LoadedModel
 ) -> None:
     assert equal(zoo_model.module, load_model("sinc-1bi").module)
-    name = "sincnet.conv1d.0.filterbank.low_hz_"
     teacher, student = zoo_model.module.state_dict(), trained.module.state_dict()
-    assert torch.equal(teacher[name], student[name])
-    assert not torch.equal(teacher["sincnet.conv1d.1.weight"], student["sincnet.conv1d.1.weight"])
+    front_end = [name for name in teacher if name.startswith("sincnet.")]
+    assert front_end and all(torch.equal(teacher[name], student[name]) for name in front_end)
+    name = "lstm.weight_hh_l0"
+    assert not torch.equal(teacher[name], student[name])
+
+
+def test_without_a_pool_the_front_end_is_trained_and_resumes_too(
+    zoo_model: LoadedModel, audio: TrainingAudio, tmp_path: Path
+) -> None:
+    class StoppedError(Exception):
+        pass
+
+    def stop(stage: str, done: int, total: int) -> None:
+        if done == 3:
+            raise StoppedError
+
+    whole = train(zoo_model, audio, WHOLE, folder=tmp_path / "whole")
+    with pytest.raises(StoppedError):
+        train(zoo_model, audio, WHOLE, folder=tmp_path / "stopped", progress=stop)
+    resumed = train(zoo_model, audio, WHOLE, folder=tmp_path / "stopped", resume=True)
+    assert equal(whole.module, resumed.module)
+    teacher, student = zoo_model.module.state_dict(), whole.module.state_dict()
+    filters, convolution = "sincnet.conv1d.0.filterbank.low_hz_", "sincnet.conv1d.1.weight"
+    assert torch.equal(teacher[filters], student[filters])
+    assert not torch.equal(teacher[convolution], student[convolution])
+    assert not (tmp_path / "whole" / CACHE).exists()
+
+
+def test_pool_is_labelled_once(
+    trained: TrainedStudent, zoo_model: LoadedModel, audio: TrainingAudio, tmp_path: Path
+) -> None:
+    stages: list[str] = []
+
+    def run(config: DistilConfig, *, resume: bool) -> None:
+        stages.clear()
+        train(
+            zoo_model,
+            audio,
+            config,
+            folder=tmp_path,
+            resume=resume,
+            progress=lambda stage, done, total: stages.append(stage),
+        )
+
+    short = CONFIG.model_copy(update={"steps": 1})
+    run(short, resume=False)
+    assert stages == ["labelling windows", "training"]
+    shutil.rmtree(tmp_path / CHECKPOINTS)
+    run(short.model_copy(update={"learning_rate": 1e-3}), resume=False)
+    assert stages == ["training"]
+    shutil.rmtree(tmp_path / CHECKPOINTS)
+    for cache in (tmp_path / CACHE).iterdir():
+        cache.write_bytes(cache.read_bytes()[:100])
+    run(short, resume=False)
+    assert stages == ["labelling windows", "training"]
+    shutil.rmtree(tmp_path / CHECKPOINTS)
+    run(short.model_copy(update={"seed": 4}), resume=False)
+    assert stages == ["labelling windows", "training"]
+
+
+def test_pool_holds_what_the_teacher_says(zoo_model: LoadedModel, audio: TrainingAudio) -> None:
+    window = torch.from_numpy(audio.recordings[0].samples[:160000]).reshape(2, 1, 80000)
+    with torch.no_grad():
+        expected = zoo_model.module(window)
+        found = after_features(zoo_model.module, features_of(zoo_model.module, window))
+    assert torch.equal(found, expected)
 
 
 def test_killed_and_resumed_run_gives_the_same(
@@ -222,20 +294,24 @@ def test_student_takes_the_teachers_number_of_speakers() -> None:
     assert student(torch.zeros(1, 1, 80000)).shape == (1, 293, 4)
 
 
-def test_student_starts_from_the_teacher(zoo_model: LoadedModel) -> None:
+@pytest.mark.parametrize("whole", [False, True])
+def test_student_starts_from_the_teacher(zoo_model: LoadedModel, whole: bool) -> None:
     student = MODELS["PyanNet"].build(student_config("sinc-2bi-2lin"))
-    copied = start_from_teacher(student, zoo_model.module)
+    copied = start_from_teacher(student, zoo_model.module, whole_front_end=whole)
     teacher, own = zoo_model.module.state_dict(), student.state_dict()
     assert {"lstm.weight_hh_l0_reverse", "linear.0.weight", "classifier.bias"} <= set(copied)
     assert all(torch.equal(own[name], teacher[name]) for name in copied)
     assert not any(name.startswith(("lstm.weight_hh_l1", "linear.1")) for name in copied)
     frozen = {name for name, p in student.named_parameters() if not p.requires_grad}
-    assert frozen == {
+    filters = {
         "sincnet.wav_norm1d.weight",
         "sincnet.wav_norm1d.bias",
         "sincnet.conv1d.0.filterbank.low_hz_",
         "sincnet.conv1d.0.filterbank.band_hz_",
     }
+    front_end = {name for name, _ in student.named_parameters() if name.startswith("sincnet.")}
+    assert filters < front_end
+    assert frozen == (front_end if whole else filters)
 
 
 def test_folder_loads_here_and_in_pyannote(
