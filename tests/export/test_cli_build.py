@@ -122,7 +122,6 @@ def test_check_fails_on_a_manifested_artifact_of_other_weights(
 ) -> None:
     """Another model's file under the right name, its hash entered in the manifest."""
 
-
     forged = tmp_path / "forged"
     shutil.copytree(built[0], forged)
     path = forged / "segmentation.fp32.onnx"
