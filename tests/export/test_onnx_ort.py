@@ -11,11 +11,11 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from export.compress.base import compress_for
 from numpy.typing import NDArray
 
 from export.backends.base import BACKENDS, RECIPES
 from export.checkpoint import LoadedModel
+from export.compress.base import compress_for
 from export.errors import BundleError
 from export.models.base import MODELS
 from export.pipeline import Exporter
