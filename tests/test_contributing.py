@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from export.backends.base import BACKENDS, RECIPES
+from export.budget import over_budget
 from export.checkpoint import LoadedModel
 from export.models.base import MODELS
 from export.pipeline import Exporter
@@ -55,6 +56,7 @@ def test_the_backend_exports(zoo_model: LoadedModel, tmp_path: Path) -> None:
     artifact = Exporter(zoo_model).export(RECIPES["torchscript_cpu/fp32"], tmp_path)
     assert artifact.path == "segmentation.fp32.ts"
     assert artifact.graph_stats.operators["aten::lstm"] == 1
+    assert over_budget(artifact) == {}
     loaded = torch.jit.load(str(tmp_path / artifact.path))  # type: ignore[no-untyped-call]
     x = MODELS["PyanNet"].example_inputs(zoo_model.spec)
     with torch.inference_mode():
