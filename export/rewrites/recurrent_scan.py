@@ -60,7 +60,7 @@ class RecurrentScan(nn.Module):
             _projection(layer, cell, suffix) for suffix in cell.suffixes
         )
         dtype = next(layer.parameters()).dtype
-        self.register_buffer("pad", cell.padding().to(dtype).reshape(1, 1, -1))
+        self.register_buffer("pad", cell.padding().to(dtype).reshape(1, 1, 1, -1))
 
     def forward(self, x: Tensor, state: State | None = None) -> tuple[Tensor, State]:
         """Outputs, [..., directions * hidden] beside x's first two dimensions, and final state."""
@@ -81,15 +81,14 @@ class RecurrentScan(nn.Module):
 
     def _gates(self, x: Tensor, direction: int, *, batch: int, time: int) -> Tensor:
         """The input's share, [passes, steps, batch, gates * hidden], as the direction goes."""
-        gates: Tensor = self.projections[direction](x)
-        if self.batch_first and batch > 1:
-            gates = gates.transpose(0, 1)
+        x = x.transpose(0, 1) if self.batch_first and batch > 1 else x
+        gates: Tensor = self.projections[direction](x.reshape(time, 1, batch, -1))
         missing = -time % self.steps
         if missing:
-            pad = self.get_buffer("pad").expand(missing, batch, -1)
-            parts = [gates.reshape(time, batch, -1), pad]
-            gates = torch.cat(parts if direction == 0 else parts[::-1])
-        gates = gates.reshape(-1, self.steps, batch, gates.shape[-1])
+            pad = self.get_buffer("pad").expand(missing, 1, batch, -1)
+            gates = torch.cat([gates, pad] if direction == 0 else [pad, gates])
+        if self.steps > 1:
+            gates = gates.reshape(-1, self.steps, batch, gates.shape[-1])
         return gates if direction == 0 else backwards(gates)
 
     def _in_time(self, states: Tensor, *, time: int) -> tuple[Tensor, Tensor | None]:
