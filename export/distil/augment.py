@@ -15,9 +15,11 @@ from scipy.signal import resample_poly
 Samples = NDArray[np.float32]
 
 UNTOUCHED_SHARE = 0.4
-FILTER_SHARE, REVERB_SHARE, NOISE_SHARE = 0.5, 0.25, 0.5
+FILTER_SHARE, BAND_SHARE, REVERB_SHARE, NOISE_SHARE = 0.5, 0.25, 0.25, 0.5
 FILTER_DB = 8.0
 FILTER_KNOTS_HZ = (0.0, 150.0, 400.0, 1000.0, 2500.0, 5000.0, 8000.0)
+# Between a telephone's band and that of a good microphone.
+BAND_LOW_HZ, BAND_HIGH_HZ, BAND_ORDER = (20.0, 300.0), (3300.0, 7500.0), 12
 T60_S = (0.1, 0.7)
 DIRECT_TO_REVERB_DB = (-3.0, 15.0)
 NOISE_SNR_DB = (8.0, 40.0)
@@ -47,6 +49,8 @@ def augment(samples: Samples, rng: np.random.Generator, *, sample_rate_hz: int) 
     frequencies = np.linspace(0, sample_rate_hz / 2, fft_size // 2 + 1, dtype=np.float32)
     if rng.random() < FILTER_SHARE:
         response = response * _filter(frequencies, rng)
+    if rng.random() < BAND_SHARE:
+        response = response * _band(frequencies, rng)
     if rng.random() < REVERB_SHARE:
         response = response * fft.rfft(_room(rng, sample_rate_hz=sample_rate_hz), fft_size)
     out = samples
@@ -63,6 +67,15 @@ def _filter(frequencies_hz: Samples, rng: np.random.Generator) -> Samples:
     knots_db = rng.uniform(-FILTER_DB, FILTER_DB, len(FILTER_KNOTS_HZ))
     curve_db = np.interp(frequencies_hz, FILTER_KNOTS_HZ, knots_db)
     gains: Samples = (10 ** (curve_db / 20)).astype(np.float32)
+    return gains
+
+
+def _band(frequencies_hz: Samples, rng: np.random.Generator) -> Samples:
+    """Gains of a band-pass with Butterworth slopes, without their phase."""
+    low_hz, high_hz = rng.uniform(*BAND_LOW_HZ), rng.uniform(*BAND_HIGH_HZ)
+    below = (low_hz / np.maximum(frequencies_hz, 1.0)) ** BAND_ORDER
+    above = (frequencies_hz / high_hz) ** (2 * BAND_ORDER)
+    gains: Samples = (1 / np.sqrt((1 + below) * (1 + above))).astype(np.float32)
     return gains
 
 

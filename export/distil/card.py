@@ -56,8 +56,8 @@ def _data(record: TrainingRecord) -> str:
     lines += [f"- source: {credit}" for credit in record.credits]
     return (
         "\n".join(lines) + "\n\nNo labels were used: the teacher labels every window. Windows are "
-        "spliced, mixed, played faster or slower, filtered, reverberated, made noisy and scaled "
-        "at random. The hashes of all audio are in `training.json`."
+        "spliced, mixed, played faster or slower, filtered, band-limited, reverberated, made noisy "
+        "and scaled at random. The hashes of all audio are in `training.json`."
     )
 
 

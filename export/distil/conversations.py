@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.signal import resample_poly
 
 Samples = NDArray[np.float32]
 
@@ -23,6 +24,8 @@ OVERLAP_SHARE = 0.33
 LEVEL_DB = (-32.0, -20.0)
 TURN_GAIN_DB = (-5.0, 5.0)
 EDGE_S = 0.01
+# up/down: a voice at up/down times its length, with the pitch and formants of another speaker.
+VOICE_SPEEDS = ((7, 6), (9, 8), (12, 11), (18, 17), (1, 1), (17, 18), (11, 12), (8, 9), (6, 7))
 
 
 @dataclass(frozen=True)
@@ -53,10 +56,12 @@ def simulate(
 
     The window opens within a conversation that began before it. A turn begins while the one
     before it goes on (`OVERLAP_SHARE` of them, by at most `OVERLAP_S` and never before that one's
-    start) or after a pause; nobody overlaps themselves.
+    start) or after a pause; nobody overlaps themselves. Each speaker is played at a speed of their
+    own, so that few speakers make many voices.
     """
     wanted = int(rng.choice(SPEAKER_COUNTS, p=SPEAKER_COUNT_SHARES))
     names = list(rng.permutation(sorted(speakers))[: min(wanted, len(speakers))])
+    speeds = {name: VOICE_SPEEDS[int(rng.integers(len(VOICE_SPEEDS)))] for name in names}
     mix = np.zeros(size, np.float32)
     turns: list[Turn] = []
     level_db = rng.uniform(*LEVEL_DB)
@@ -67,7 +72,9 @@ def simulate(
         name = str(rng.choice(others))
         start = max(start, free_from[name])
         gain_db = level_db + rng.uniform(*TURN_GAIN_DB)
-        speech = _speech(speakers[name], rng, gain_db=gain_db, sample_rate_hz=sample_rate_hz)
+        speech = _speech(
+            speakers[name], rng, speed=speeds[name], gain_db=gain_db, sample_rate_hz=sample_rate_hz
+        )
         end = start + len(speech)
         inside = slice(max(start, 0), min(end, size))
         if inside.start < inside.stop:
@@ -88,13 +95,17 @@ def _speech(
     utterances: Sequence[Samples],
     rng: np.random.Generator,
     *,
+    speed: tuple[int, int],
     gain_db: float,
     sample_rate_hz: int,
 ) -> Samples:
     utterance = utterances[int(rng.integers(len(utterances)))]
-    length = min(len(utterance), int(rng.uniform(*TURN_S) * sample_rate_hz))
-    offset = int(rng.integers(len(utterance) - length + 1))
-    piece = utterance[offset : offset + length].astype(np.float32)
+    up, down = speed
+    wanted = int(rng.uniform(*TURN_S) * sample_rate_hz)
+    raw = min(len(utterance), wanted * down // up)
+    offset = int(rng.integers(len(utterance) - raw + 1))
+    piece = resample_poly(utterance[offset : offset + raw], up, down)[:wanted].astype(np.float32)
+    length = len(piece)
     rms = float(np.sqrt(np.mean(piece**2))) + 1e-6
     edge = min(round(EDGE_S * sample_rate_hz), length // 2)
     ramp = np.linspace(0, 1, edge, endpoint=False, dtype=np.float32)

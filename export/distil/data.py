@@ -22,8 +22,8 @@ from .conversations import simulate
 Samples = NDArray[np.float32]
 
 # Count up when the same seed gives other windows: labels cached for the old ones are then left.
-WINDOWS_VERSION = 1
-SPEED_SHARE = 0.5
+WINDOWS_VERSION = 2
+SPEED_SHARE = 0.4
 SPLICE_SHARE = 0.25
 MIX_SHARE = 0.2
 MIX_DB = (-12.0, 6.0)
