@@ -2,14 +2,8 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import os
 from collections.abc import Sequence
 from pathlib import Path
-
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
 
 from export.types import (
     ArtifactProfile,
@@ -24,6 +18,7 @@ from ..results import Timeline
 from . import wording
 from .placement import placement_views
 from .recording import recording_views, script_data
+from .rendering import environment, replace_text, script_hash, source
 from .view import (
     AGAINST,
     artifact_views,
@@ -35,7 +30,6 @@ from .view import (
     score_limits,
 )
 
-TEMPLATES = ("runtime_checks.report", "templates")
 STYLES = ("base.css", "recording.css", "tables.css")
 SCRIPTS = ("recording.js",)
 
@@ -59,12 +53,7 @@ def write_html(
         notes=notes,
         profiles=profiles,
     )
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        unfinished.write_text(text, encoding="utf-8")
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    replace_text(path, text)
 
 
 def render_html(
@@ -77,13 +66,15 @@ def render_html(
     profiles: Sequence[ArtifactProfile] = (),
 ) -> str:
     """The report's text."""
-    environment = _environment()
+    templates = environment()
+    templates.globals |= {"w": wording, "RungName": RungName, "Verdict": Verdict}
+    templates.globals |= {"AGAINST": AGAINST}
     views = artifact_views(bundle, reports)
     recordings = recording_views(timelines, limits=score_limits(reports))
     verdict, verdict_word = overall(views)
     groups = latency_groups(latencies)
-    script = _source(environment, SCRIPTS)
-    return environment.get_template("page.html.j2").render(
+    script = source(SCRIPTS)
+    return templates.get_template("page.html.j2").render(
         bundle=bundle,
         spec=bundle.spec,
         geometry=bundle.spec.geometry,
@@ -104,28 +95,7 @@ def render_html(
         headline=headline(views),
         notes=notes,
         data=script_data(recordings),
-        style=Markup(_source(environment, STYLES)),  # noqa: S704 - our own files
-        script=Markup(script),  # noqa: S704 - our own files
-        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+        style=source(STYLES),
+        script=script,
+        script_hash=script_hash(script),
     )
-
-
-def _environment() -> Environment:
-    environment = Environment(
-        loader=PackageLoader(*TEMPLATES),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    # tojson escapes <, >, & and ' as well, so that no text can end the script block it stands in.
-    environment.policies["json.dumps_kwargs"] = {"sort_keys": True, "allow_nan": False}
-    environment.globals |= {"w": wording, "RungName": RungName, "Verdict": Verdict}
-    environment.globals |= {"AGAINST": AGAINST}
-    return environment
-
-
-def _source(environment: Environment, names: Sequence[str]) -> str:
-    """Files of the template folder as they are: braces in them are theirs, not Jinja's."""
-    loader = PackageLoader(*TEMPLATES)
-    return "\n".join(loader.get_source(environment, name)[0] for name in names)
