@@ -323,16 +323,21 @@ class LatencyReport(Value):
     """Raw timings of one candidate; every statistic is derived (runtime_checks.timing.protocol).
 
     `thermal` and `device` describe the machine; `hop_s` is what the real-time factor divides by.
+    Reports compare where model, window, device and threads agree. `processes` holds how many of
+    the samples came from each process, in their order; empty means one.
     """
 
     schema_version: Literal[1] = SCHEMA_VERSION
     candidate: str
+    model: str | None = None
+    window_s: float | None = None
     artifact_sha256: Sha256 | None
     device: str
     threads: int
     warmup_runs: int
     hop_s: float
     samples_ms: tuple[float, ...]
+    processes: tuple[int, ...] = ()
     load_ms: float
     first_ms: float
     peak_rss_bytes: int
@@ -345,6 +350,21 @@ class LatencyRecord(Value):
 
     schema_version: Literal[1] = SCHEMA_VERSION
     reports: tuple[LatencyReport, ...]
+
+
+class BenchRecord(Value):
+    """What `diarport bench` writes: all raw timings of one run, and what could not be timed.
+
+    `models` are hashes by model: of a bundle's content, or of the weights; None for an untrained
+    model, whose times only are of interest. `not_run` are reasons by candidate.
+    """
+
+    schema_version: Literal[1] = SCHEMA_VERSION
+    seed: int
+    models: dict[str, Sha256 | None]
+    reports: tuple[LatencyReport, ...]
+    not_run: dict[str, str]
+    notes: tuple[str, ...]
 
 
 class NodeTime(Value):

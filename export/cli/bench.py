@@ -1,19 +1,19 @@
-"""`diarport bench`: how fast is a bundle on this machine, beside PyTorch?"""
+"""`diarport bench`: how fast are artifacts on this machine, beside PyTorch?"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..errors import BundleError, ExportError
+from ..errors import BundleError, ExitCode, ExportError, RecipeError
+from .benching import BenchRequest, read_record, run_bench
 from .common import (
     AudioOption,
     BackendOption,
-    BundleRecipeOption,
     JsonOption,
     QuietOption,
     print_json,
@@ -22,165 +22,241 @@ from .common import (
 )
 
 if TYPE_CHECKING:
-    from torch import nn
+    from runtime_checks.timing.regression import Comparison
 
-    from ..types import Artifact, Bundle, LatencyReport
+    from ..types import BenchRecord, LatencyReport
 
 
 WIDTH_OF_FILES = 140  # columns, where the output is no terminal that tells its own
 
 
 def command(
-    bundle: Annotated[Path, typer.Argument(help="A bundle directory.")],
+    sources: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="Bundles, models, or untrained students by the name of their design (sinc-4bi). "
+            "Default: all models that ship."
+        ),
+    ] = None,
     model: Annotated[
         str | None,
-        typer.Option(help="The model it was built from. Default: the zoo model it names."),
+        typer.Option(help="What the bundle was built from. Default: the zoo model it names."),
+    ] = None,
+    window_s: Annotated[
+        list[float] | None,
+        typer.Option(
+            "--window-s", min=0.1, help="Window of models; can be repeated. Default: as trained."
+        ),
     ] = None,
     audio: AudioOption = None,
     backend: BackendOption = None,
-    recipe: BundleRecipeOption = None,
+    recipe: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--recipe", "-r", help="Recipe; can be repeated. Default: fp32, or all of a bundle."
+        ),
+    ] = None,
+    peer: Annotated[
+        list[str] | None,
+        typer.Option(help="Timed too: pytorch-compile, executorch-stock; can be repeated."),
+    ] = None,
+    peer_limit_s: Annotated[
+        float, typer.Option(min=1, help="Seconds after which making a peer is given up.")
+    ] = 300,
     threads: Annotated[
         list[int] | None,
         typer.Option(min=0, help="Threads, 0 for all cores; can be repeated. Default: 1."),
     ] = None,
     runs: Annotated[int, typer.Option(min=1, help="Timed runs of each candidate.")] = 100,
-    warmup: Annotated[int, typer.Option(min=0, help="Runs before those.")] = 10,
+    repeats: Annotated[
+        int, typer.Option(min=1, help="Processes that the runs are shared out among.")
+    ] = 5,
+    warmup: Annotated[int, typer.Option(min=0, help="Runs of each process before those.")] = 10,
     hop_s: Annotated[
         float, typer.Option(min=0.001, help="Hop that the real-time factor divides by.")
     ] = 0.5,
     seed: Annotated[int, typer.Option(min=0, help="Seed of windows and order.")] = 0,
     out: Annotated[Path | None, typer.Option(help="Write every raw sample as JSON.")] = None,
+    html: Annotated[Path | None, typer.Option(help="Write a page with the distributions.")] = None,
+    against: Annotated[
+        Path | None,
+        typer.Option(help="An older run's --out: fail where a ratio to eager has grown."),
+    ] = None,
+    tolerance: Annotated[
+        float, typer.Option(min=0, help="Growth of a ratio that --against lets pass.")
+    ] = 0.05,
     json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
-    """Time every artifact of a bundle that runs here, and PyTorch eager in the same run.
+    """Time artifacts on this machine, and PyTorch eager in the same run.
 
-    Candidates take turns in shuffled order on the same random windows of real audio. Only the
-    ratios to PyTorch eager compare between machines; the times of a phone are its own. Memory is
-    that of a process that does nothing else.
+    Candidates take turns in shuffled order on the same random windows of real audio; models are
+    exported for the occasion. Only the ratios to PyTorch eager compare between machines; the times
+    of a phone are its own. Memory is that of a process that does nothing else.
 
     Examples:
 
-    - `diarport bench bundles/sinc-1bi`
+    - `diarport bench`: every model that ships
 
-    - `diarport bench bundles/mine --model pytorch_model.bin --threads 1 --threads 0 --out t.json`
+    - `diarport bench bundles/sinc-1bi --threads 1 --threads 0`
+
+    - `diarport bench sinc-1bi --window-s 2 --peer pytorch-compile --peer executorch-stock`
+
+    - `diarport bench sinc-1bi sinc-4bi --window-s 1 --window-s 30 --html growth.html`
+
+    - `diarport bench sinc-1bi --against yesterday.json --out today.json`
     """
-    from runtime_checks.timing.contenders import candidates, windows_of
-    from runtime_checks.timing.processes import measure_apart
     from runtime_checks.timing.protocol import available_cores
+    from runtime_checks.timing.regression import compare
 
-    from ..bundle import verify_bundle
-    from .bundles import chosen_artifacts, model_of_bundle
-    from .inputs import audio_notes, load_audio
-
-    if out and not out.absolute().parent.is_dir():
-        raise ExportError(out, found="its folder does not exist", todo="Make it first.")
-    read = verify_bundle(bundle)
-    artifacts = chosen_artifacts(bundle, read, backends=backend or [], recipes=recipe or [])
-    loaded = model_of_bundle(bundle, read, model)
-    spec = read.content.spec
-    recordings, _ = load_audio(audio, rttm=None, sample_rate_hz=spec.geometry.sample_rate_hz)
-    timed = candidates(
-        [(artifact, bundle.absolute() / artifact.path) for artifact in artifacts],
-        spec=spec,
-        load_eager=partial(load_module, loaded.source),
+    peers = list(dict.fromkeys(peer or []))
+    _check_options([out, html], peers=peers, runs=runs, repeats=repeats)
+    before = read_record(against) if against else None
+    request = BenchRequest(
+        sources=sources or [],
+        model=model,
+        windows_s=window_s or [],
+        audio=audio or [],
+        backends=backend or [],
+        recipes=recipe or [],
+        peers=peers,
+        peer_limit_s=peer_limit_s,
+        threads=list(dict.fromkeys(count or available_cores() for count in threads or [1])),
+        runs=runs,
+        repeats=repeats,
+        warmup=warmup,
+        hop_s=hop_s,
+        seed=seed,
     )
-    windows = windows_of(recordings, spec=spec, seed=seed)
-    counts = dict.fromkeys(count or available_cores() for count in threads or [1])
-    reports: list[LatencyReport] = []
     with progress_bar(quiet=quiet or json) as progress:
-        for count in counts:
-            reports += measure_apart(
-                timed,
-                windows,
-                threads=count,
-                hop_s=hop_s,
-                seed=seed,
-                warmup_runs=warmup,
-                timed_runs=runs,
-                progress=progress,
-            )
-    not_run = _not_run(artifacts)
-    data = _record(read, reports, not_run=not_run, seed=seed, notes=audio_notes(recordings))
-    if out:
-        _write(out, data)
-    if json:
-        print_json(data)
-    elif not quiet:
-        _show(reports, not_run=not_run, notes=data["notes"])
-    _raise_on_failure(bundle, reports)
+        record = run_bench(request, progress)
+    compared = compare(before, record, tolerance=tolerance) if before else None
+    _report(record, compared, out=out, html=html, json=json, quiet=quiet)
+    _raise_on_failure(record.reports)
+    if compared and compared.slower:
+        raise typer.Exit(ExitCode.PARITY_FAILED)
 
 
-def load_module(source: str) -> nn.Module:
-    """The float model of a source; a function of its own, so that another process can call it."""
-    from ..checkpoint import load_model
+def _check_options(
+    files: Sequence[Path | None], *, peers: Sequence[str], runs: int, repeats: int
+) -> None:
+    """Everything that can be wrong before anything was timed."""
+    from runtime_checks.timing.peers import PEERS
 
-    return load_model(source).module
+    for file in files:
+        if file and not file.absolute().parent.is_dir():
+            raise ExportError(file, found="its folder does not exist", todo="Make it first.")
+    for peer in peers:
+        if peer not in PEERS:
+            raise RecipeError(f"--peer {peer}", found="unknown", expected=" or ".join(PEERS))
+    if repeats > runs:
+        raise RecipeError(
+            f"--repeats {repeats}", found=f"{runs} runs", expected="at least a run a process"
+        )
 
 
-def _not_run(artifacts: Sequence[Artifact]) -> dict[str, str]:
-    """Why artifacts that cannot run here were not timed."""
-    from runtime_checks.runners.base import RUNNERS
+def _compare(
+    before: BenchRecord | None, now: BenchRecord, *, tolerance: float
+) -> Comparison | None:
+    from runtime_checks.timing.regression import compare
 
-    reasons = {a.path: RUNNERS[a.recipe.backend].unavailable() for a in artifacts}
-    return {path: reason for path, reason in reasons.items() if reason}
+    return compare(before, now, tolerance=tolerance) if before else None
 
 
-def _record(
-    bundle: Bundle,
-    reports: Sequence[LatencyReport],
+def _report(
+    record: BenchRecord,
+    compared: Comparison | None,
     *,
-    not_run: dict[str, str],
-    seed: int,
-    notes: Sequence[str],
-) -> dict[str, Any]:
-    """Everything as plain JSON data: raw samples, what follows from them, what was left out."""
+    out: Path | None,
+    html: Path | None,
+    json: bool,
+    quiet: bool,
+) -> None:
+    """Write, print or show."""
+    from runtime_checks.report.bench_page import write_bench_html
     from runtime_checks.timing.statistics import derived
 
-    return {
-        "content_sha256": bundle.content_sha256,
-        "model": bundle.content.spec.name,
-        "seed": seed,
-        "reports": [report.model_dump(mode="json") for report in reports],
-        "statistics": [derived(report, reports) for report in reports],
-        "not_run": not_run,
-        "notes": list(notes),
-    }
+    if out:
+        _write(out, record.model_dump_json(indent=2) + "\n")
+    if html:
+        try:
+            write_bench_html(html, record, compared)
+        except OSError as error:
+            raise ExportError(html, found=f"cannot be written ({error.strerror})") from error
+    if json:
+        data = record.model_dump(mode="json")
+        data["statistics"] = [derived(report, record.reports) for report in record.reports]
+        data["comparison"] = asdict(compared) if compared else None
+        print_json(data)
+    elif not quiet:
+        show(record, compared)
 
 
-def _write(path: Path, data: dict[str, Any]) -> None:
-    import json
-
+def _write(path: Path, text: str) -> None:
     try:
-        path.write_text(json.dumps(data, indent=2, sort_keys=True, allow_nan=False) + "\n")
+        path.write_text(text)
     except OSError as error:
         raise ExportError(path, found=f"cannot be written ({error.strerror})") from error
 
 
-def _show(
-    reports: Sequence[LatencyReport], *, not_run: dict[str, str], notes: Sequence[str]
-) -> None:
+def show(record: BenchRecord, compared: Comparison | None) -> None:
+    """Tables: one for each model, window and number of threads."""
     from rich.box import SIMPLE
     from rich.console import Console
     from rich.table import Table
 
+    from runtime_checks.timing.statistics import comparable
+
     console = Console()
     if not console.is_terminal:
         console = Console(width=WIDTH_OF_FILES)
-    for threads in dict.fromkeys(report.threads for report in reports):
-        group = [report for report in reports if report.threads == threads]
-        plural = "" if threads == 1 else "s"
-        title = f"{threads} thread{plural}, {group[0].device}; thermal state {group[0].thermal}"
+    groups: dict[object, list[LatencyReport]] = {}
+    for report in record.reports:
+        groups.setdefault(comparable(report), []).append(report)
+    for group in groups.values():
         rows = [_row(report, group) for report in group]
-        table = Table(title=title, title_justify="left", title_style="bold", box=SIMPLE)
+        table = Table(title=_title(group[0]), title_justify="left", title_style="bold", box=SIMPLE)
         for index, name in enumerate(rows[0]):
             table.add_column(name, justify="right" if index else "left", overflow="fold")
         for row in rows:
             table.add_row(*row.values())
         console.print(table)
-    for path, reason in not_run.items():
-        say(f"NOT_RUN {path}: {reason}")
-    for note in notes:
+    for name, reason in record.not_run.items():
+        say(f"NOT_RUN {name}: {reason}")
+    for note in record.notes:
+        say(f"note: {note}")
+    if compared:
+        _show_comparison(compared)
+
+
+def _title(report: LatencyReport) -> str:
+    plural = "" if report.threads == 1 else "s"
+    return (
+        f"{report.model}, {report.window_s:g} s, {report.threads} thread{plural}, "
+        f"{report.device}; thermal state {report.thermal}"
+    )
+
+
+def _show_comparison(compared: Comparison) -> None:
+    from .common import print_table
+
+    rows = [
+        {
+            "candidate": change.name,
+            "before": change.before,
+            "now": change.now,
+            "change": f"{change.change - 1:+.1%} ({change.low - 1:+.1%} to {change.high - 1:+.1%})",
+            "verdict": change.verdict.value,
+        }
+        for change in compared.changes
+    ]
+    if rows:
+        print_table("Ratio to eager against the older run", rows)
+    else:
+        say("nothing that the older run has was timed")
+    for name in compared.only_before:
+        say(f"not in this run: {name}")
+    for note in compared.notes:
         say(f"note: {note}")
 
 
@@ -205,7 +281,7 @@ def _row(report: LatencyReport, group: Sequence[LatencyReport]) -> dict[str, str
     }
 
 
-def _raise_on_failure(path: Path, reports: Sequence[LatencyReport]) -> None:
+def _raise_on_failure(reports: Sequence[LatencyReport]) -> None:
     """After all was shown: a candidate that failed is an error that names it."""
     failed = {
         f"{report.candidate} with {report.threads} threads: {report.failures[0]}"
@@ -214,7 +290,7 @@ def _raise_on_failure(path: Path, reports: Sequence[LatencyReport]) -> None:
     }
     if failed:
         raise BundleError(
-            path,
+            "bench",
             found="; ".join(sorted(failed)),
             expected="every candidate to run",
             todo="See what is wrong with it: diarport check.",

@@ -18,9 +18,17 @@ from export.types import (
 )
 
 from ..timing.protocol import EAGER_BASELINE
-from ..timing.statistics import Ratio, Summary, find_baseline, ratio, summarise
+from ..timing.statistics import (
+    Comparable,
+    Ratio,
+    Summary,
+    comparable,
+    find_baseline,
+    ratio,
+    summarise,
+)
 from .plots import StripPlot, strip_plot
-from .wording import AGAINST_TITLES, VERDICT_WORDS
+from .wording import AGAINST_TITLES, VERDICT_WORDS, quantity
 
 AGAINST = ("compressed", "float")
 
@@ -132,10 +140,14 @@ class LatencyRow:
 
 @dataclass(frozen=True)
 class LatencyGroup:
-    """What was timed together on one device with one number of threads."""
+    """What compares: one device, one number of threads, one model, windows of one length.
+
+    `subject` names model and window where a run had several.
+    """
 
     device: str
     threads: int
+    subject: str
     rows: tuple[LatencyRow, ...]
     plot: StripPlot
 
@@ -259,16 +271,18 @@ def der_reasons(reports: Sequence[ParityReport]) -> list[str]:
 
 def latency_groups(latencies: Sequence[LatencyReport]) -> list[LatencyGroup]:
     """Reports that compare with each other, in the order given."""
-    groups: dict[tuple[str, int], list[LatencyReport]] = {}
+    groups: dict[Comparable, list[LatencyReport]] = {}
     for report in latencies:
-        groups.setdefault((report.device, report.threads), []).append(report)
+        groups.setdefault(comparable(report), []).append(report)
+    several = len({(model, window_s) for _, _, model, window_s in groups}) > 1
     views = []
-    for (device, threads), group in groups.items():
+    for (device, threads, model, window_s), group in groups.items():
         rows = []
         for report in group:
             baseline = find_baseline(report, group)
             to_eager = ratio(report, baseline) if baseline else None
             is_baseline = report.candidate == EAGER_BASELINE
             rows.append(LatencyRow(report, summarise(report), to_eager, is_baseline))
-        views.append(LatencyGroup(device, threads, tuple(rows), strip_plot(group)))
+        subject = f"{model}, {quantity(window_s or 0, 's')}" if several else ""
+        views.append(LatencyGroup(device, threads, subject, tuple(rows), strip_plot(group)))
     return views

@@ -79,12 +79,32 @@ def candidates(
     load_eager: Callable[[], nn.Module],
 ) -> list[Candidate]:
     """PyTorch eager first, then every artifact whose backend runs here."""
-    found = [Candidate(EAGER_BASELINE, None, OpenEager(load_eager))]
+    found = [candidate(EAGER_BASELINE, OpenEager(load_eager), spec=spec)]
     for artifact, path in artifacts:
-        if RUNNERS[artifact.recipe.backend].unavailable() is None:
+        if not_timed(artifact.recipe.backend) is None:
             opener = OpenArtifact(artifact.recipe.backend, path, spec, artifact.runtime_options)
-            found.append(Candidate(artifact.path, artifact.sha256, opener))
+            found.append(candidate(artifact.path, opener, spec=spec, sha256=artifact.sha256))
     return found
+
+
+def candidate(
+    name: str, opener: Callable[[int], Run], *, spec: ModelSpec, sha256: str | None = None
+) -> Candidate:
+    """Something that runs windows of a model."""
+    geometry = spec.geometry
+    return Candidate(
+        name,
+        sha256,
+        opener,
+        model=spec.name,
+        window_s=geometry.window_s,
+        window_samples=geometry.window_samples,
+    )
+
+
+def not_timed(backend: str) -> str | None:
+    """Why times of a backend's artifacts cannot be taken here, or None."""
+    return RUNNERS[backend].unavailable()
 
 
 def windows_of(

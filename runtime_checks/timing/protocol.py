@@ -37,11 +37,26 @@ Run = Callable[[NDArray[np.float32]], Any]
 
 @dataclass(frozen=True)
 class Candidate:
-    """Something to time: `open(threads)` loads it and returns what runs one window."""
+    """Something to time: `open(threads)` loads it and returns what runs one window.
+
+    Candidates for shorter windows than the longest of a run see the beginning of each window.
+    """
 
     name: str
     artifact_sha256: Sha256 | None
     open: Callable[[int], Run]
+    model: str | None = None
+    window_s: float | None = None
+    window_samples: int | None = None
+
+    @property
+    def key(self) -> tuple[str | None, float | None, str]:
+        """What tells it from the others of a run."""
+        return (self.model, self.window_s, self.name)
+
+    def cut(self, window: NDArray[np.float32]) -> NDArray[np.float32]:
+        """The candidate's share of a window."""
+        return np.ascontiguousarray(window[..., : self.window_samples])
 
 
 @dataclass
@@ -71,6 +86,7 @@ class _Session:
         """Milliseconds of one run; None, and a failure on record, when it raised."""
         if self.run is None:
             return None
+        window = self.candidate.cut(window)
         try:
             start = time.perf_counter_ns()
             self.run(window)
@@ -100,9 +116,9 @@ def measure(
     the clock runs. A candidate that fails is reported with its failures and the samples it did
     give (none, with a load time of 0, when it did not load). `peak_rss_bytes` is the peak of this
     process, so of all candidates together: `processes.measure_apart` tells them apart.
-    Raises ValueError when there is nothing to measure or two candidates share a name.
+    Raises ValueError when there is nothing to measure or two candidates share a key.
     """
-    names = [candidate.name for candidate in candidates]
+    names = [candidate.key for candidate in candidates]
     if not windows or timed_runs < 1 or threads < 1 or len(set(names)) < len(names):
         raise ValueError("measure needs windows, runs, threads and candidates of different names")
     rng = np.random.default_rng(seed)
@@ -125,12 +141,15 @@ def measure(
     return [
         LatencyReport(
             candidate=session.candidate.name,
+            model=session.candidate.model,
+            window_s=session.candidate.window_s,
             artifact_sha256=session.candidate.artifact_sha256,
             device=device,
             threads=threads,
             warmup_runs=warmup_runs,
             hop_s=hop_s,
             samples_ms=tuple(session.samples_ms),
+            processes=(len(session.samples_ms),),
             load_ms=session.load_ms,
             first_ms=session.first_ms,
             peak_rss_bytes=peak,

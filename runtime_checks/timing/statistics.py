@@ -16,6 +16,9 @@ OUTLIER_MADS = 3.0
 BOOTSTRAP_RESAMPLES = 2000
 CONFIDENCE = 0.95
 
+Comparable = tuple[str, int, str | None, float | None]
+"""Device, threads, model and window in seconds."""
+
 
 @dataclass(frozen=True)
 class Statistics:
@@ -104,30 +107,46 @@ def ratio(report: LatencyReport, baseline: LatencyReport, *, seed: int = 0) -> R
     """Ratio of medians of two candidates of one run, None when one of them has no samples.
 
     Bootstrap percentile interval (Efron 1979). Where neither failed, the samples of one round
-    are resampled together: they saw the same window at nearly the same time.
+    are resampled together: they saw the same window at nearly the same time. Of several processes
+    whole processes are drawn first, then samples in them (a two-stage bootstrap, Davison and
+    Hinkley 1997, 3.8): they differ by more than their samples show.
     """
     own, other = np.asarray(report.samples_ms), np.asarray(baseline.samples_ms)
     if own.size == 0 or other.size == 0:
         return None
     rng = np.random.default_rng(seed)
-    chosen = rng.integers(own.size, size=(BOOTSTRAP_RESAMPLES, own.size))
-    paired = own.size == other.size and not (report.failures or baseline.failures)
-    chosen_other = (
-        chosen if paired else rng.integers(other.size, size=(BOOTSTRAP_RESAMPLES, other.size))
-    )
+    chosen = _resamples(rng, report)
+    paired = report.processes == baseline.processes and own.size == other.size
+    paired = paired and not (report.failures or baseline.failures)
+    chosen_other = chosen if paired else _resamples(rng, baseline)
     ratios = np.median(own[chosen], axis=1) / np.median(other[chosen_other], axis=1)
     tail = (1 - CONFIDENCE) / 2
     low, high = np.quantile(ratios, [tail, 1 - tail])
     return Ratio(float(np.median(own) / np.median(other)), float(low), float(high))
 
 
+def _resamples(rng: np.random.Generator, report: LatencyReport) -> NDArray[np.int64]:
+    """Indices of samples, [resamples, about as many as there are samples]."""
+    sizes = np.array([size for size in report.processes if size] or [len(report.samples_ms)])
+    starts = np.cumsum(sizes) - sizes
+    drawn = rng.integers(len(sizes), size=(BOOTSTRAP_RESAMPLES, len(sizes)))
+    within = rng.random((BOOTSTRAP_RESAMPLES, len(sizes), round(float(sizes.mean()))))
+    offsets = np.floor(within * sizes[drawn][..., None]).astype(np.int64)
+    indices: NDArray[np.int64] = (starts[drawn][..., None] + offsets).reshape(len(drawn), -1)
+    return indices
+
+
 def find_baseline(report: LatencyReport, reports: Iterable[LatencyReport]) -> LatencyReport | None:
-    """The PyTorch eager report of the same device and thread count."""
+    """The PyTorch eager report that a report compares with."""
     for other in reports:
-        same = (other.device, other.threads) == (report.device, report.threads)
-        if same and other.candidate == EAGER_BASELINE:
+        if other.candidate == EAGER_BASELINE and comparable(other) == comparable(report):
             return other
     return None
+
+
+def comparable(report: LatencyReport) -> Comparable:
+    """What must agree for two times of one run to compare."""
+    return (report.device, report.threads, report.model, report.window_s)
 
 
 def derived(report: LatencyReport, reports: Sequence[LatencyReport]) -> dict[str, object]:
@@ -137,6 +156,8 @@ def derived(report: LatencyReport, reports: Sequence[LatencyReport]) -> dict[str
     to_eager = ratio(report, baseline) if baseline else None
     return {
         "candidate": report.candidate,
+        "model": report.model,
+        "window_s": report.window_s,
         "threads": report.threads,
         "summary": asdict(summary) if summary else None,
         "ratio_to_eager": asdict(to_eager) if to_eager else None,

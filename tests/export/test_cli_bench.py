@@ -15,12 +15,18 @@ from export.backends.base import select_recipes
 from export.bundle import hash_path, size_of, write_manifest
 from export.checkpoint import LoadedModel
 from export.cli.app import app
-from export.errors import BackendUnavailableError, BundleError, ExportError, RecipeError
+from export.errors import (
+    BackendUnavailableError,
+    BundleError,
+    CheckpointError,
+    ExportError,
+    RecipeError,
+)
 from export.pipeline import Exporter, created_by
 from export.types import Artifact, BundleContent
 
 ONNX, COREML = "segmentation.fp32.onnx", "segmentation.fp32.mlpackage"
-QUICK = ["--runs", "5", "--warmup", "1"]
+QUICK = ["--runs", "6", "--warmup", "1", "--repeats", "2"]
 
 
 @pytest.fixture(scope="module")
@@ -69,16 +75,20 @@ def test_times_what_runs_and_tells_what_does_not(bundle: Path, tmp_path: Path) -
     result = run(bundle, "--json", "--out", out, "--threads", "1", "--threads", "1", *QUICK)
     assert result.exit_code == 0, result.output
     data = json.loads(result.stdout)
-    assert data == json.loads(out.read_text())
+    written = json.loads(out.read_text())
+    assert data == written | {"statistics": data["statistics"], "comparison": None}
     assert [(r["candidate"], r["threads"]) for r in data["reports"]] == [
         ("pytorch-eager", 1),
         (ONNX, 1),
     ]
-    assert list(data["not_run"]) == [COREML] and "macOS" in data["not_run"][COREML]
+    (reason,) = data["not_run"].values()
+    assert list(data["not_run"]) == [f"sinc-1bi, 5 s: {COREML}"] and "macOS" in reason
     manifest = json.loads((bundle / "bundle.json").read_text())
-    assert data["content_sha256"] == manifest["content_sha256"]
+    assert data["models"] == {"sinc-1bi": manifest["content_sha256"]}
     for report in data["reports"]:
-        assert len(report["samples_ms"]) == 5 and report["failures"] == []
+        assert len(report["samples_ms"]) == 6 and report["processes"] == [3, 3]
+        assert report["failures"] == []
+        assert (report["model"], report["window_s"]) == ("sinc-1bi", 5.0)
         assert min(report["samples_ms"]) > 0 and report["load_ms"] > 0 and report["first_ms"] > 0
         assert (report["warmup_runs"], report["hop_s"]) == (1, 0.5)
     eager, onnx = data["reports"]
@@ -120,6 +130,13 @@ def test_a_broken_artifact_is_an_error_after_the_others_were_timed(
         (["--recipe", "int4"], RecipeError, "no artifact of int4"),
         (["--audio", "missing.wav"], ExportError, "missing.wav"),
         (["--model", "missing.bin"], ExportError, "missing.bin"),
+        (["--html", "missing/times.html"], ExportError, "its folder does not exist"),
+        (["--peer", "tensorrt"], RecipeError, "pytorch-compile or executorch-stock"),
+        (["--repeats", "101"], RecipeError, "at least a run a process"),
+        (["--window-s", "2"], ExportError, "whose artifacts have windows already"),
+        (["--against", "missing.json"], BundleError, "cannot be read"),
+        (["--against", "pyproject.toml"], BundleError, "not a run of diarport bench"),
+        (["sinc-0bi"], CheckpointError, "no such file or zoo model"),
     ],
 )
 def test_bad_input_is_told_before_anything_is_timed(
