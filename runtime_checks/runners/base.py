@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -77,5 +77,36 @@ class NotMeasurableError(Exception):
     """Why a runtime does not show where its time goes."""
 
 
+class NotRunnableError(Exception):
+    """Why this machine cannot run an artifact that may be right: its verdict is NOT_RUN."""
+
+
+@runtime_checkable
+class Untimed(Protocol):
+    """A factory whose runners give an artifact's results, but not in its runtime's time."""
+
+    def untimed(self) -> str | None:
+        """Why a time of this runner says nothing, or None."""
+        ...
+
+
+@runtime_checkable
+class Noting(Protocol):
+    """A runner that has something to tell a reader of its results."""
+
+    def notes(self) -> tuple[str, ...]:
+        """Sentences, after all windows have been run."""
+        ...
+
+
 RUNNERS: Registry[RunnerFactory] = Registry("runner", "runtime_checks.runners")
 register_runner = RUNNERS.register
+
+
+def why_untimed(backend: str) -> str | None:
+    """Why artifacts of a backend are not timed on this machine, or None."""
+    factory = RUNNERS[backend]
+    reason = factory.unavailable()
+    if reason is None and isinstance(factory, Untimed):
+        reason = factory.untimed()
+    return reason
