@@ -13,6 +13,7 @@ from .check import command as check
 from .distill import command as distill
 from .doctor import command as doctor
 from .models import command as models
+from .pareto import command as pareto
 from .recipes import command as recipes
 from .verify import command as verify
 
@@ -30,7 +31,7 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
 )
-for command in (build, check, verify, bench, distill, models, recipes, doctor):
+for command in (build, check, verify, bench, pareto, distill, models, recipes, doctor):
     app.command(command.__module__.rsplit(".", 1)[1])(command)
 
 

@@ -125,7 +125,7 @@ def strip_plot(reports: Sequence[LatencyReport]) -> StripPlot:
     percentile, so that a few hiccups of the machine do not squash everything else."""
     sampled = [report for report in reports if report.samples_ms]
     end = 1.25 * max((float(np.percentile(r.samples_ms, 95)) for r in sampled), default=1.0)
-    tick_step = _round_step(end / 6)
+    tick_step = round_step(end / 6)
     ticks = []
     for index in range(int(end / tick_step) + 1):
         value = index * tick_step
@@ -146,7 +146,7 @@ def _strip(values: NDArray[np.float64], end: float) -> Strip:
     return Strip(dots, (p25, p75), p50, p95, int((values > end).sum()), float(values.max()))
 
 
-def _round_step(rough: float) -> float:
+def round_step(rough: float) -> float:
     """The next of 1, 2 or 5 times a power of ten."""
     power = 10.0 ** math.floor(math.log10(rough))
     return next(factor * power for factor in (1, 2, 5, 10) if factor * power >= rough * 0.999)
