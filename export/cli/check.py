@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -22,6 +22,9 @@ from .common import (
     print_json,
     progress_bar,
 )
+
+if TYPE_CHECKING:
+    from ..types import ArtifactProfile, LatencyReport
 
 
 def command(
@@ -49,7 +52,8 @@ def command(
 
     Every artifact is compared with the model the bundle was built from. Exits with 1 when one
     fails; artifacts that cannot run here are NOT_RUN, or exit 3 when their backend was asked for
-    by name.
+    by name. On a Mac, `--backend coreml_native` runs Core ML packages and compares what Core ML
+    says with what the evaluator, which checks them everywhere else, makes of them.
 
     Examples:
 
@@ -62,6 +66,7 @@ def command(
     from runtime_checks.report import junit as junit_xml
     from runtime_checks.report import markdown as markdown_text
     from runtime_checks.report import write_html
+    from runtime_checks.runners.base import backend_of
 
     from ..bundle import verify_bundle
     from ..pipeline import Exporter
@@ -88,6 +93,7 @@ def command(
             hop_s=hop_s,
             der_settings=DerSettings(collar_s=collar_s, skip_overlap=skip_overlap),
             limits=parse_limits(limit),
+            runners={backend_of(each): each for each in backend or []},
             progress=progress,
         )
     record = parity_record(checked)
@@ -101,7 +107,8 @@ def command(
             bundle=read.content,
             reports=checked.reports,
             timelines=checked.timelines,
-            latencies=(),
+            latencies=_timed_at_build(bundle),
+            profiles=_profiled_at_build(bundle),
             notes=record.notes,
         )
     if json:
@@ -111,3 +118,21 @@ def command(
     else:
         show_result(artifacts, checked, quiet=quiet)
     raise typer.Exit(exit_code(checked.verdict))
+
+
+def _timed_at_build(bundle: Path) -> tuple[LatencyReport, ...]:
+    """What the bundle's evidence says of times; its hash was checked with the bundle's others."""
+    from ..types import LatencyRecord
+    from .building import LATENCY
+
+    file = bundle / LATENCY
+    return LatencyRecord.model_validate_json(file.read_text()).reports if file.is_file() else ()
+
+
+def _profiled_at_build(bundle: Path) -> tuple[ArtifactProfile, ...]:
+    """What the bundle's evidence says of where the time goes."""
+    from ..types import ProfileRecord
+    from .building import PROFILE
+
+    file = bundle / PROFILE
+    return ProfileRecord.model_validate_json(file.read_text()).profiles if file.is_file() else ()

@@ -20,13 +20,13 @@ NEEDED = ("sincnet_filterbank",)
 
 def lower_as_documented(model: LoadedModel, out: Path) -> None:
     """Write a `.pte` by `torch.export` and the XNNPACK partitioner alone; takes minutes a layer."""
-    from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
-    from executorch.exir import to_edge_transform_and_lower
-
     architecture = MODELS[model.spec.architecture]
     module = apply_rewrites(architecture.canonical(model.module), NEEDED).eval()
     inputs = architecture.example_inputs(model.spec)
     with quiet_tools(), torch.no_grad():
+        from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
+        from executorch.exir import to_edge_transform_and_lower
+
         exported = torch.export.export(module, inputs)
         edge = to_edge_transform_and_lower(exported, partitioner=[XnnpackPartitioner()])
         out.write_bytes(edge.to_executorch().buffer)

@@ -93,12 +93,14 @@ def test_the_same_inputs_give_the_same_content_hash(
     assert read_bundle(tmp_path / "again").content_sha256 == built[1]["content_sha256"]
 
 
-def test_check_writes_junit_and_markdown(
+def test_check_writes_junit_markdown_and_a_page_with_what_was_timed_at_build(
     built: tuple[Path, dict[str, Any]], tmp_path: Path
 ) -> None:
-    junit, markdown = tmp_path / "parity.xml", tmp_path / "parity.md"
-    ran = diarport("check", built[0], "--junit", junit, "--markdown", markdown, "--recipe", "fp32")
+    junit, markdown, html = (tmp_path / f"parity.{suffix}" for suffix in ("xml", "md", "html"))
+    written = ["--junit", junit, "--markdown", markdown, "--html", html]
+    ran = diarport("check", built[0], *written, "--recipe", "fp32")
     assert ran.returncode == 0, ran.stderr
+    assert '<tr data-candidate="pytorch-eager">' in html.read_text()
     assert "segmentation.fp32.onnx" in junit.read_text()
     assert "segmentation.fp16.onnx" not in junit.read_text()
     assert "segmentation.fp32.onnx" in markdown.read_text()
@@ -148,9 +150,9 @@ def test_a_named_backend_that_cannot_run_exits_with_3(
 ) -> None:
     if sys.platform == "darwin":
         pytest.skip("Core ML runs here")
-    ran = diarport("check", built[0], "--backend", "coreml_mlprogram")
+    ran = diarport("check", built[0], "--backend", "coreml_native")
     assert ran.returncode == 3
-    assert "coreml_mlprogram: Core ML runs on macOS only" in ran.stderr
+    assert "coreml_native: Core ML runs on macOS only" in ran.stderr
 
 
 def test_audio_that_the_reference_does_not_cover_is_for_parity_only(
