@@ -40,7 +40,8 @@ class CheckResult:
     `summaries` one verdict each, in the order of the artifacts. `reference_der` is that of
     PyTorch in float64 (None without a reference). `noise_floors` are the float model's by window
     name, the `num_speech_windows` of the audio first, then the stress windows. `notes` tell what
-    a reader must know: what of the audio was converted, and what no reference covers.
+    a reader must know: what of the audio was converted, what no reference covers, and what runners
+    tell of artifacts.
     """
 
     reports: tuple[ParityReport, ...]
@@ -71,6 +72,7 @@ def check(
     der_settings: DerSettings | None = None,
     limits: Mapping[str, object] | None = None,
     threads: int = 1,
+    runners: Mapping[str, str] | None = None,
     progress: Progress = silent,
 ) -> CheckResult:
     """Run the parity ladder on every artifact (each with the path of its file).
@@ -78,7 +80,8 @@ def check(
     `reference` is the float model as trained and `compressed(recipe)` the canonical module that
     was exported, before the backend's rewrites. Windows are taken every `hop_s` seconds (half a
     window by default), and stress windows are added. `limits` changes limits by name
-    (`runtime_checks.parity.limits.Limits`); `threads` are the artifact's.
+    (`runtime_checks.parity.limits.Limits`); `threads` are the artifact's; `runners` names another
+    runner for a backend's artifacts than its own.
 
     Raises AudioError when there is no recording, or the reference of who speaks when is empty,
     malformed or does not belong to the audio; RecipeError on a limit that does not exist. Whatever
@@ -110,6 +113,7 @@ def check(
         threads=threads,
         progress=progress,
         cache={},
+        runners=runners or {},
     )
     examined = [examiner.examine(artifact, path) for artifact, path in artifacts]
     shown = [
@@ -124,7 +128,7 @@ def check(
             )
             for each in recordings
         ),
-        notes=tuple(_notes(recordings, speech)),
+        notes=(*_notes(recordings, speech), *(note for each in examined for note in each.notes)),
         reference_der=reference_der,
         noise_floors={
             window.name: floor for window, floor in zip(windows, scores.noise_floors, strict=True)

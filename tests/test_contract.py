@@ -21,7 +21,8 @@ from export.compress.base import compress_for
 from export.models.base import MODELS
 from export.pipeline import Exporter, artifact_name
 from export.rewrites.base import REWRITES, apply_rewrites
-from runtime_checks.runners.base import RUNNERS
+from export.types import Precision
+from runtime_checks.runners.base import RUNNERS, backend_of
 
 len(BACKENDS)  # recipes are registered by their backends
 
@@ -119,9 +120,10 @@ def test_a_recipe_exports_the_same_bytes_twice_and_runs(
     inputs = MODELS[model.spec.architecture].example_inputs(model.spec)
     out = runner.run({"waveform": inputs[0].numpy()})["scores"]
     expected = scores(compress_for(recipe, Exporter(model).canonical), inputs).numpy()
-    np.testing.assert_allclose(out, expected, rtol=0, atol=1e-4)
+    limit = 1e-4 if recipe.activation_precision is Precision.FP32 else 2e-2
+    np.testing.assert_allclose(out, expected, rtol=0, atol=limit)
 
 
 def test_every_backend_has_a_runner_and_a_recipe() -> None:
-    assert set(RUNNERS) == set(BACKENDS)
+    assert {backend_of(runner) for runner in RUNNERS} == set(BACKENDS) <= set(RUNNERS)
     assert {recipe.backend for recipe in RECIPES.values()} == set(BACKENDS)

@@ -13,19 +13,21 @@ if TYPE_CHECKING:
 
 
 def chosen_artifacts(
-    path: Path, bundle: Bundle, *, backends: list[str], recipes: list[str]
+    path: Path, bundle: Bundle, *, backends: list[str], recipes: list[str], timed: bool = False
 ) -> list[Artifact]:
-    """The artifacts asked for; raises when there is none, or when a named backend cannot run."""
-    from runtime_checks.runners.base import RUNNERS
+    """The artifacts asked for; raises when there is none, or when a named backend cannot run, or
+    cannot be `timed`."""
+    from runtime_checks.runners.base import RUNNERS, backend_of, why_untimed
 
     for backend in backends:
-        if reason := RUNNERS[backend].unavailable():
+        if reason := why_untimed(backend) if timed else RUNNERS[backend].unavailable():
             raise BackendUnavailableError(backend, found=reason)
+    wanted = {backend_of(backend) for backend in backends}
     there = bundle.content.artifacts
     chosen = [
         artifact
         for artifact in there
-        if (not backends or artifact.recipe.backend in backends)
+        if (not wanted or artifact.recipe.backend in wanted)
         and (not recipes or artifact.recipe.name in recipes)
     ]
     if not chosen:

@@ -46,13 +46,13 @@ def command(json: JsonOption = False) -> None:
 
 
 def _backend(name: str) -> dict[str, Any]:
-    from runtime_checks.runners.base import RUNNERS
+    from runtime_checks.runners.base import RUNNERS, why_untimed
 
     from ..backends.base import BACKENDS
 
     backend = BACKENDS[name]
     exports = backend.unavailable()
-    runs = RUNNERS[name].unavailable() if name in RUNNERS else "no runner"
+    runs = why_untimed(name) if name in RUNNERS else "no runner"
     versions = {} if exports else backend.tool_versions()
     return {
         "backend": name,

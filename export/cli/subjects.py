@@ -85,7 +85,7 @@ def _bundle(path: Path, *, model: str | None, backends: list[str], recipes: list
     from .bundles import chosen_artifacts, model_of_bundle
 
     read = verify_bundle(path)
-    artifacts = chosen_artifacts(path, read, backends=backends, recipes=recipes)
+    artifacts = chosen_artifacts(path, read, backends=backends, recipes=recipes, timed=True)
     loaded = model_of_bundle(path, read, model)
     return Subject(
         spec=read.content.spec,

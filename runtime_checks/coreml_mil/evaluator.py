@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from .flags import FlagCounter, NumericFlag
-from .numerics import Mode, given_out, half, held_constant, hold
+from .numerics import Mode, given_out, held_constant, hold, rounded
 from .operators.base import Call, Given, Held, Result, all_operators
 from .program import Block, Operation, Program, Value
 
@@ -42,7 +42,8 @@ class Evaluator:
         self.states: dict[str, Tensor] = {}
         for value in self.block.inputs:
             if value.is_state:
-                self.states[value.name] = torch.zeros([size or 1 for size in value.shape or ()])
+                sizes = [size or 1 for size in value.shape or ()]
+                self.states[value.name] = hold(torch.zeros(sizes), value)
         with torch.inference_mode():
             self._keep_constants()
 
@@ -89,13 +90,13 @@ class Evaluator:
             for given in operation.inputs.values():
                 for value in given if isinstance(given, tuple) else (given,):
                     if value.constant is not None and value not in self._constants:
-                        self._constants[value] = held_constant(value.constant, value, self.mode)
+                        self._constants[value] = held_constant(value.constant, value)
         for operation in self.block.walk():
             if operation.kind.startswith(COMPRESSED):
                 self._apply(operation, self._constants)
         for value in self.block.outputs:
             if value.constant is not None:
-                self._constants[value] = held_constant(value.constant, value, self.mode)
+                self._constants[value] = held_constant(value.constant, value)
 
     def _run(self, block: Block, known: dict[Value, Held]) -> None:
         for operation in block.operations:
@@ -131,7 +132,7 @@ class Evaluator:
             if not isinstance(each, Tensor):
                 known[value] = each
                 continue
-            exact = hold(each, value, self.mode)
+            exact = hold(each, value)
             kept = self._held(each, value, of=f"{operation.kind} {operation.name}")
             if value.dtype == "fp16" and self.mode is not Mode.EXACT:
                 self._counter.count(operation, exact, kept, finite=finite)
@@ -141,7 +142,7 @@ class Evaluator:
 
     def _held(self, result: Tensor, value: Value, *, of: str) -> Tensor:
         """A result rounded to its declared precision, after its shape is compared."""
-        held = hold(result, value, self.mode)
+        held = hold(result, value)
         declared = value.shape
         same = declared is None or (
             held.ndim == len(declared)
@@ -152,8 +153,7 @@ class Evaluator:
             raise EvaluationError(f"{of} has shape {shown}, the program says {declared}")
         if not same:
             held = held.reshape(())
-        rounds = value.dtype == "fp16" and self.mode is not Mode.EXACT
-        return half(held) if rounds else held
+        return rounded(held, value, self.mode)
 
     def _find(self, value: Value, known: Mapping[Value, Held]) -> Held:
         if value in known:

@@ -16,8 +16,8 @@ LARGEST_HALF = 65504.0
 class Mode(StrEnum):
     """What an evaluation answers.
 
-    DECLARED: what the package gives on a machine that adds up in float32: every result is rounded
-    to the precision that the program declares for it.
+    DECLARED: every operation is computed in float64 from its inputs, and its result rounded to the
+    precision that the program declares for it: the same figures on every machine.
     SEQUENTIAL: as DECLARED, with products and sums of float16 added up one by one and rounded to
     float16 after each step: no engine that computes in float16 is further off by adding up.
     EXACT: float64 throughout, with the stored weights: the program's meaning, apart from rounding.
@@ -27,33 +27,39 @@ class Mode(StrEnum):
     SEQUENTIAL = "sequential"
     EXACT = "exact"
 
-    @property
-    def working(self) -> torch.dtype:
-        """The type floating-point values are held in."""
-        return torch.float64 if self is Mode.EXACT else torch.float32
+
+# Floating-point values of any precision are held in this type.
+WORKING = torch.float64
 
 
 def half(values: Tensor) -> Tensor:
-    """Values rounded to float16, held in their own type."""
-    return values.half().to(values.dtype)
+    """Values rounded to float16."""
+    return values.half().to(WORKING)
 
 
-def hold(values: Tensor, value: Value, mode: Mode) -> Tensor:
-    """A result in the type it is held in, before it is rounded; floats given as integers are cut
-    off towards zero."""
+def rounded(values: Tensor, value: Value, mode: Mode) -> Tensor:
+    """Held values in the precision that is declared for them; EXACT leaves them as they are."""
+    if mode is Mode.EXACT or value.dtype not in FLOATS:
+        return values
+    return half(values) if value.dtype == "fp16" else values.float().to(WORKING)
+
+
+def hold(values: Tensor, value: Value) -> Tensor:
+    """A result in the type it is held in, before it is rounded; floats that are declared integers
+    are cut off towards zero."""
     if value.dtype in FLOATS:
-        return values.to(mode.working)
+        return values.to(WORKING)
     return values.to(torch.bool if value.dtype == "bool" else torch.int64)
 
 
-def held_constant(constant: Constant, value: Value, mode: Mode) -> Tensor | str:
+def held_constant(constant: Constant, value: Value) -> Tensor | str:
     """A constant of the file as it is held."""
     if isinstance(constant, str) or constant.dtype.kind in "US":
         return str(constant)
     if constant.dtype.kind == "f":
-        return hold(torch.from_numpy(np.array(constant)), value, mode)
+        return hold(torch.from_numpy(np.array(constant)), value)
     # Numpy has no types below a byte and torch has few unsigned ones: 64 bits hold them all.
-    return hold(torch.from_numpy(np.array(constant).astype(np.int64)), value, mode)
+    return hold(torch.from_numpy(np.array(constant).astype(np.int64)), value)
 
 
 NUMPY = {"fp16": np.float16, "fp32": np.float32, "bool": np.bool_}

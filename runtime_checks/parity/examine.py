@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -28,7 +28,7 @@ from export.types import (
 )
 
 from ..der import DerScorer
-from ..runners.base import RUNNERS, Runner
+from ..runners.base import RUNNERS, Noting, NotRunnableError, Runner
 from .bisect import Divergence, bisect, first_divergence, layer_reference
 from .contract import features
 from .decisions import Floats
@@ -48,11 +48,13 @@ Against = Literal["compressed", "float"]
 
 @dataclass(frozen=True)
 class Examined:
-    """Verdicts on one artifact, and its scores (None when they cannot be compared)."""
+    """Verdicts on one artifact, its scores (None when they cannot be compared), and what its
+    runner has to tell."""
 
     reports: tuple[ParityReport, ...]
     summary: ParitySummary
     scores: tuple[Scores, ...] | None
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,8 @@ class Examiner:
     """Examines artifacts of one model on the same windows.
 
     `float_model` is the model as trained, `compressed(recipe)` the canonical module that was
-    exported for a recipe; equal weights are evaluated once.
+    exported for a recipe; equal weights are evaluated once. `runners` names the runner of a
+    backend where it is not the backend's own.
     """
 
     spec: ModelSpec
@@ -73,30 +76,43 @@ class Examiner:
     threads: int
     progress: Progress
     cache: dict[str, ReferenceScores]
+    runners: Mapping[str, str]
 
     def examine(self, artifact: Artifact, path: Path) -> Examined:
         """Both reports on one artifact; whatever its runtime raises becomes a failed rung."""
-        backend = artifact.recipe.backend
+        runs = self._runs(artifact)
         reason = (
-            RUNNERS[backend].unavailable()
-            if backend in RUNNERS
-            else f"this version has no runner for {backend}"
+            RUNNERS[runs].unavailable()
+            if runs in RUNNERS
+            else f"this version has no runner for {runs}"
         )
+        if reason is None:
+            try:
+                runner, execution = self._execute(artifact, path)
+            except NotRunnableError as error:
+                reason = str(error)
         if reason is not None:
             return _gather(
                 artifact, [_not_run_report(artifact, to, reason) for to in AGAINST], None
             )
-        runner, execution = self._execute(artifact, path)
+        notes: tuple[str, ...] = runner.notes() if isinstance(runner, Noting) else ()
         inside = _Inside(self, artifact, runner, execution)
         first = inside.report("compressed", earlier=None)
         second = inside.report("float", earlier=first)
-        return _gather(artifact, [first, second], execution.scores)
+        examined = _gather(artifact, [first, second], execution.scores)
+        return replace(examined, notes=tuple(f"{artifact.path}: {note}" for note in notes))
+
+    def _runs(self, artifact: Artifact) -> str:
+        backend = artifact.recipe.backend
+        return self.runners.get(backend, backend)
 
     def _execute(self, artifact: Artifact, path: Path) -> tuple[Runner | None, Execution]:
         try:
-            runner = RUNNERS[artifact.recipe.backend].open(
+            runner = RUNNERS[self._runs(artifact)].open(
                 path, self.spec, threads=self.threads, options=artifact.runtime_options
             )
+        except NotRunnableError:
+            raise
         except Exception as error:
             # As in running: a file that makes its runtime raise has failed, the others go on.
             return None, Execution(None, ((None, f"it cannot be opened: {error}"),))

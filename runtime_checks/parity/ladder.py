@@ -25,7 +25,7 @@ from export.types import (
 )
 
 from ..der import DerScorer
-from ..runners.base import Runner
+from ..runners.base import NotRunnableError, Runner
 from . import rungs
 from .contract import contract, declaration_problems, expected_frames, value_problems
 from .decisions import Bools, decide
@@ -87,8 +87,9 @@ def execute(
 ) -> Execution:
     """Run an artifact on every window and note all that breaks its contract.
 
-    An exception of the runtime is a broken contract, after which no further window is run. With
-    `dynamic_length` half a window must give the frames that the geometry asks for.
+    An exception of the runtime is a broken contract, after which no further window is run; only
+    `NotRunnableError`, which is this machine's doing, passes. With `dynamic_length` half a window
+    must give the frames that the geometry asks for.
     """
     problems: list[tuple[str | None, str]] = [
         (None, text)
@@ -126,6 +127,8 @@ def _run(runner: Runner, samples: Scores, *, spec: ModelSpec) -> tuple[Scores | 
     declared = runner.inputs or spec.inputs
     try:
         outputs = runner.run({declared[0].name: samples[None, None]})
+    except NotRunnableError:
+        raise
     except Exception as error:
         # Runtimes raise bare exceptions of many classes, and other artifacts must go on.
         text = str(error).strip() or "no message"

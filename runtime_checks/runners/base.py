@@ -91,6 +91,13 @@ class Untimed(Protocol):
 
 
 @runtime_checkable
+class Substitute(Protocol):
+    """A second factory for the artifacts of a backend, asked for by a name of its own."""
+
+    backend: str
+
+
+@runtime_checkable
 class Noting(Protocol):
     """A runner that has something to tell a reader of its results."""
 
@@ -101,6 +108,12 @@ class Noting(Protocol):
 
 RUNNERS: Registry[RunnerFactory] = Registry("runner", "runtime_checks.runners")
 register_runner = RUNNERS.register
+
+
+def backend_of(runner: str) -> str:
+    """The backend whose artifacts a runner opens: its own name, for all but substitutes."""
+    factory = RUNNERS[runner]
+    return factory.backend if isinstance(factory, Substitute) else runner
 
 
 def why_untimed(backend: str) -> str | None:

@@ -1,8 +1,7 @@
-"""Run Core ML artifacts on the Core ML of macOS."""
+"""Run Core ML artifacts: by the Core ML of macOS, elsewhere by evaluating what they say."""
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,10 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from export.errors import BundleError
 from export.types import ModelSpec, NodeTime, RuntimeOption, TensorSpec
 
+from ..coreml_mil.package import unreadable
 from .base import Arrays, Inputs, NotMeasurableError, register_runner
+from .coreml_mil import EVALUATED, EvaluatedRunner, why_no_core_ml, why_not_evaluated
 
 
 @register_runner("coreml_mlprogram")
@@ -21,9 +21,13 @@ class CoreMLRunners:
     """Opens `.mlpackage` directories."""
 
     def unavailable(self) -> str | None:
-        """None on macOS only: nothing else has a Core ML to run."""
-        system = platform.system()
-        return None if system == "Darwin" else f"Core ML runs on macOS only; this is {system}"
+        """None on macOS, and wherever packages can be read and evaluated."""
+        return why_no_core_ml() and why_not_evaluated()
+
+    def untimed(self) -> str | None:
+        """None on macOS only: the evaluator's time is no phone's."""
+        reason = why_no_core_ml()
+        return reason and f"{EVALUATED}, so not timed: {reason}"
 
     def open(
         self,
@@ -32,18 +36,23 @@ class CoreMLRunners:
         *,
         threads: int,
         options: Mapping[str, RuntimeOption] | None = None,
-    ) -> CoreMLRunner:
-        """Load a package; raises `BundleError` when Core ML refuses it.
+    ) -> CoreMLRunner | EvaluatedRunner:
+        """Load a package; raises `BundleError` when it cannot be read or Core ML refuses it,
+        `NotRunnableError` where the evaluator does not know one of its operations.
 
         Core ML takes no number of threads; it computes on the CPU here, so that a verdict does
         not depend on the accelerators of the machine.
         """
+        if why_no_core_ml():
+            return EvaluatedRunner(path, declared=declared_tensors(path), threads=threads)
         return CoreMLRunner(path)
 
     def profile(
         self, path: Path, windows: Sequence[Inputs], *, options: Mapping[str, RuntimeOption]
     ) -> tuple[NodeTime, ...]:
         """Nothing: the tools that tell are Xcode's."""
+        if reason := self.untimed():
+            raise NotMeasurableError(reason)
         raise NotMeasurableError(
             "Core ML's times by operation are shown by Xcode's performance report only"
         )
@@ -77,7 +86,7 @@ def declared_tensors(path: Path) -> tuple[tuple[TensorSpec, ...], tuple[TensorSp
         description = load_spec(str(path)).description
     except Exception as error:
         # The package library raises bare exceptions, protobuf its own; all mean: not readable.
-        raise _unreadable(path, error) from error
+        raise unreadable(path, error) from error
     return (
         tuple(_tensor(feature) for feature in description.input),
         tuple(_tensor(feature) for feature in description.output),
@@ -90,17 +99,7 @@ def _load(path: Path) -> Any:
     try:
         return ct.models.MLModel(str(path), compute_units=ct.ComputeUnit.CPU_ONLY)
     except Exception as error:
-        raise _unreadable(path, error) from error
-
-
-def _unreadable(path: Path, error: Exception) -> BundleError:
-    reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
-    return BundleError(
-        path,
-        found=f"Core ML cannot load it ({reason})",
-        expected="a Core ML package",
-        todo="Build the bundle again.",
-    )
+        raise unreadable(path, error) from error
 
 
 def _tensor(feature: Any) -> TensorSpec:

@@ -19,7 +19,7 @@ from export.audio import Recording
 from export.progress import Progress, silent
 from export.types import Artifact, LatencyReport, ModelSpec, RuntimeOption
 
-from ..runners.base import RUNNERS
+from ..runners.base import RUNNERS, why_untimed
 from .protocol import EAGER_BASELINE, Candidate, Run, measure, random_windows
 
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ def candidate(
 
 def not_timed(backend: str) -> str | None:
     """Why times of a backend's artifacts cannot be taken here, or None."""
-    return RUNNERS[backend].unavailable()
+    return why_untimed(backend)
 
 
 def windows_of(

@@ -11,6 +11,7 @@ import math
 import torch
 from torch import Tensor
 
+from ..numerics import WORKING
 from .base import Call, along, operator
 
 
@@ -23,7 +24,7 @@ def constexpr_cast(call: Call) -> Tensor:
 @operator("constexpr_affine_dequantize")
 def affine_dequantize(call: Call) -> Tensor:
     """scale * (quantized_data - zero_point), each one number or one for every place of an axis."""
-    data = call.tensor("quantized_data").to(call.mode.working)
+    data = call.tensor("quantized_data").to(WORKING)
     axis = call.whole("axis") % data.ndim
     scale, zero = (
         along(call.tensor(n), axis=axis, rank=data.ndim) for n in ("scale", "zero_point")
@@ -34,7 +35,7 @@ def affine_dequantize(call: Call) -> Tensor:
 @operator("constexpr_blockwise_shift_scale")
 def blockwise_shift_scale(call: Call) -> Tensor:
     """scale * (data - offset), one of each a block."""
-    data = call.tensor("data").to(call.mode.working)
+    data = call.tensor("data").to(WORKING)
     offset = call.maybe("offset")
     centred = data if offset is None else data - spread(offset, data.shape)
     return spread(call.tensor("scale"), data.shape) * centred
@@ -44,7 +45,7 @@ def blockwise_shift_scale(call: Call) -> Tensor:
 def sparse_blockwise_shift_scale(call: Call) -> tuple[Tensor, Tensor]:
     """The same for the values that a mask keeps; the mask comes first."""
     mask, offset = call.tensor("data_mask"), call.maybe("offset")
-    data, kept = call.tensor("nonzero_data").to(call.mode.working), mask != 0
+    data, kept = call.tensor("nonzero_data").to(WORKING), mask != 0
     centred = data if offset is None else data - spread(offset, mask.shape)[kept]
     return mask, spread(call.tensor("scale"), mask.shape)[kept] * centred
 

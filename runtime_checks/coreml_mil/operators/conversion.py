@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ..numerics import WORKING
 from .base import Call, along, floating, operator
 
 RANGES = {"int8": (-128, 127), "uint8": (0, 255)}
@@ -15,7 +16,7 @@ def cast(call: Call) -> Tensor:
     """To another type: towards zero where it is an integer, within its range."""
     x, kind = call.tensor(), call.text("dtype")
     if kind in ("fp16", "fp32"):
-        return x.to(call.mode.working)
+        return x.to(WORKING)
     if kind == "bool":
         return x != 0
     whole = x.trunc().nan_to_num().to(torch.int64) if floating(x) else x.to(torch.int64)
@@ -40,7 +41,7 @@ def quantize(call: Call) -> Tensor:
 @operator("dequantize")
 def dequantize(call: Call) -> Tensor:
     """scale * (input - zero_point)."""
-    x = call.tensor("input").to(call.mode.working)
+    x = call.tensor("input").to(WORKING)
     scale, zero = _parameters(call, x)
     return scale * (x - zero)
 

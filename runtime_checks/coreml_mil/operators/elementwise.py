@@ -7,6 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from ..numerics import WORKING
 from .base import Call, floating, operator
 
 Unary = Callable[[Tensor], Tensor]
@@ -67,7 +68,7 @@ def _register_binary(kind: str, function: Binary) -> None:
     def apply(call: Call) -> Tensor:
         x, y = call.tensor("x"), call.tensor("y")
         if floating(x) != floating(y):
-            x, y = x.to(call.mode.working), y.to(call.mode.working)
+            x, y = x.to(WORKING), y.to(WORKING)
         return function(x, y)
 
     operator(kind)(apply)
