@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
-from torch.nn.functional import softplus
+from torch.nn.functional import log_softmax, softplus
 
 
 def pairwise_bce(logits: Tensor, teacher: Tensor) -> Tensor:
@@ -46,3 +46,44 @@ def permutation_invariant_bce(logits: Tensor, teacher: Tensor) -> Tensor:
     cost = pairwise_bce(logits, teacher)
     permutation = best_permutation(cost)
     return cost.gather(2, permutation.unsqueeze(2)).mean()
+
+
+def permutation_invariant_kl(
+    logits: Tensor, teacher: Tensor, *, temperature: float, permutations: Tensor
+) -> Tensor:
+    """Kullback-Leibler divergence of a powerset student from its teacher, at a temperature T.
+
+    `logits` are the student's and `teacher` the teacher's (or its log-probabilities, which differ
+    by a constant that the softmax takes away), both [batch, frames, classes]; `permutations` are
+    `powerset.class_permutations`. A scalar comes back: T^2 times the mean over frames of
+    sum_c p_c (log p_c - log q_c), p and q the softmax of teacher / T and logits / T, under each
+    window's best order of speakers. Hinton, Vinyals and Dean, "Distilling the knowledge in a neural
+    network", 2015, section 2: equation 1 at both ends, and T^2 so that gradients keep their size.
+    """
+    given = log_softmax(teacher / temperature, -1)
+    own = log_softmax(logits / temperature, -1)
+    shares, frames = given.exp(), logits.shape[1]
+    entropy = (shares * given).sum((1, 2)) / frames
+    crossed = torch.einsum("bfi,bfj->bij", own, shares) / frames
+    order = permutations.to(logits.device)
+    # For every order the sum over the student's classes i of what the teacher says of order(i).
+    agreement = crossed[:, torch.arange(order.shape[1], device=order.device), order].sum(2)
+    return temperature**2 * (entropy - agreement.max(1).values).mean()
+
+
+def hint_loss(student: Tensor, teacher: Tensor) -> Tensor:
+    """Half the squared distance of hidden features, the mean over all of them.
+
+    Both are [batch, frames, width]; `student` has gone through the regressor that takes it to the
+    teacher's width. Equation 3 of Romero et al., "FitNets: hints for thin deep nets", ICLR 2015,
+    divided by the number of features, so that its size does not depend on theirs.
+    """
+    return 0.5 * (student - teacher).square().mean()
+
+
+def mixed_loss(imitation: Tensor, labelled: Tensor, *, label_share: float) -> Tensor:
+    """(1 - w) times the loss on the teacher's scores plus w times that on the labels.
+
+    Hinton et al., 2015, section 2: "a weighted average of two different objective functions".
+    """
+    return (1 - label_share) * imitation + label_share * labelled
