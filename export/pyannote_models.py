@@ -18,10 +18,16 @@ from .pyannote_import import pyannote_audio
 pyannote_audio()
 
 from pyannote.audio.core.model import Model  # noqa: E402 - only after the import was set right
+from pyannote.audio.models.segmentation import PyanNet  # noqa: E402
 from pyannote.audio.utils.params import merge_dict  # noqa: E402
 from torchaudio.transforms import MFCC  # noqa: E402
 
 NORM_EPSILON_DB2 = 1.0
+CELLS: dict[str, type[nn.LSTM] | type[nn.GRU] | type[nn.RNN]] = {
+    "lstm": nn.LSTM,
+    "gru": nn.GRU,
+    "rnn": nn.RNN,
+}
 
 
 class MfccBlock(nn.Module):
@@ -75,10 +81,49 @@ class MfccBlock(nn.Module):
         return features
 
 
+class SincRnnNet(PyanNet):
+    """SincNet > GRU or plain RNN > feed forward > classifier: PyanNet with another recurrence.
+
+    `cell` is "gru" or "rnn" (tanh); the other arguments are PyanNet's, and the layers keep the
+    name `lstm` and PyanNet's settings of that name.
+    """
+
+    def __init__(
+        self,
+        sincnet: dict[str, Any] | None = None,
+        lstm: dict[str, Any] | None = None,
+        linear: dict[str, Any] | None = None,
+        *,
+        cell: str = "gru",
+        sample_rate: int = 16000,
+        num_channels: int = 1,
+        task: Any = None,
+    ) -> None:
+        super().__init__(
+            sincnet=sincnet,
+            lstm=(lstm or {}) | {"monolithic": True},
+            linear=linear,
+            sample_rate=sample_rate,
+            num_channels=num_channels,
+            task=task,
+        )
+        self.save_hyperparameters("cell")
+        layers: Any = self._modules["lstm"]
+        self.lstm = CELLS[cell](
+            layers.input_size,
+            layers.hidden_size,
+            num_layers=layers.num_layers,
+            bidirectional=layers.bidirectional,
+            dropout=layers.dropout,
+            batch_first=True,
+        )
+
+
 class MfccNet(Model):
     """MFCC > LSTM > feed forward > classifier: PyanNet with MFCC in place of SincNet.
 
-    `mfcc`, `lstm` and `linear` are keyword arguments of the blocks, over the defaults below.
+    `mfcc`, `lstm` and `linear` are keyword arguments of the blocks, over the defaults below;
+    `cell` makes the recurrent layers, which keep the name `lstm`, a "gru" or a plain "rnn".
 
     Widths are those of the published MFCC students (Sikorskyi, "On-device Speaker Diarization",
     2023): 400-point transforms and as many mel bands as coefficients give their file sizes.
@@ -108,6 +153,7 @@ class MfccNet(Model):
         *,
         lstm: dict[str, Any] | None = None,
         linear: dict[str, Any] | None = None,
+        cell: str = "lstm",
         sample_rate: int = 16000,
         num_channels: int = 1,
         task: Any = None,
@@ -116,9 +162,9 @@ class MfccNet(Model):
         mfcc = merge_dict(self.MFCC_DEFAULTS, mfcc)
         lstm = merge_dict(self.LSTM_DEFAULTS, lstm) | {"batch_first": True}
         linear = merge_dict(self.LINEAR_DEFAULTS, linear)
-        self.save_hyperparameters("mfcc", "lstm", "linear")
+        self.save_hyperparameters("mfcc", "lstm", "linear", "cell")
         self.frontend = MfccBlock(sample_rate=sample_rate, **mfcc)
-        self.lstm = nn.LSTM(mfcc["n_mfcc"], **lstm)
+        self.lstm = CELLS[cell](mfcc["n_mfcc"], **lstm)
         widths = [self._lstm_width, *[linear["hidden_size"]] * linear["num_layers"]]
         self.linear = nn.ModuleList(nn.Linear(*pair) for pair in pairwise(widths))
 

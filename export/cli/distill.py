@@ -58,6 +58,10 @@ def command(
             "0: new windows in every step, and a front-end that is trained too (slower).",
         ),
     ] = 4800,
+    cache: Annotated[
+        Path | None,
+        typer.Option(help="Folder of labelled windows, to share among runs. Default: in OUT."),
+    ] = None,
     learning_rate: Annotated[float, typer.Option(help="Largest learning rate.")] = 4e-3,
     seed: Annotated[int, typer.Option(min=0, help="Seed of weights and windows.")] = 0,
     checkpoint_steps: Annotated[
@@ -118,6 +122,7 @@ def command(
         simulate_from=simulate_from,
         validation=Measured("validation", validation_audio or [], validation_rttm),
         test=Measured("test", test_audio or [], test_rttm),
+        cache=cache,
         threads=threads,
         resume=resume,
         credits=credit or [],

@@ -48,6 +48,7 @@ class DistillRequest:
     simulate_from: Path | None
     validation: Measured
     test: Measured
+    cache: Path | None
     threads: int | None
     resume: bool
     credits: Sequence[str]
@@ -72,7 +73,13 @@ def run_distill(request: DistillRequest, progress: Progress) -> TrainingRecord:
     for measured, recordings in parts:
         _reference(measured, recordings)
     trained = train(
-        teacher, audio, config, folder=request.out, resume=request.resume, progress=progress
+        teacher,
+        audio,
+        config,
+        folder=request.out,
+        cache=request.cache,
+        resume=request.resume,
+        progress=progress,
     )
     hop_s = config.validation_hop_s
     figures = [

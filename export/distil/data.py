@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,17 +17,21 @@ from ..audio import AUDIO_SUFFIXES, Recording, find_audio, load_recording
 from ..errors import AudioError
 from ..progress import Progress, silent
 from ..types import FrameGeometry
-from .augment import SPEEDS, augment, change_speed
-from .conversations import simulate
+from .augment import SPEEDS, add_babble, augment, change_speed
+from .conversations import Way, simulate
+from .rooms import play_in_room, room_responses
 
 Samples = NDArray[np.float32]
 
 # Count up when the same seed gives other windows: labels cached for the old ones are then left.
-WINDOWS_VERSION = 2
-SPEED_SHARE = 0.4
+WINDOWS_VERSION = 3
+SPEED_SHARE = 0.5
 SPLICE_SHARE = 0.25
-MIX_SHARE = 0.2
-MIX_DB = (-12.0, 6.0)
+MIX_SHARE = 0.4
+MIX_DB = (-10.0, 6.0)
+ROOM_SHARE = {"simulated": 0.7, "real": 0.2}
+BABBLE_SHARE = 0.2
+BABBLE_VOICES = (3, 8)
 
 
 class TrainingWindows(Dataset[Tensor]):
@@ -59,30 +64,59 @@ class TrainingWindows(Dataset[Tensor]):
 
     def __getitem__(self, index: int) -> Tensor:
         rng = np.random.default_rng([self._seed, self._first + index])
-        if rng.random() < self._simulated_share:
-            samples = simulate(
-                self._speakers, rng, size=self._longer(), sample_rate_hz=self._rate
-            ).samples
-        else:
-            samples = self._real(rng)
+        simulated = rng.random() < self._simulated_share
+        samples = self._simulated(rng) if simulated else self._real(rng)
         samples = change_speed(samples, rng) if rng.random() < SPEED_SHARE else samples
         samples = np.ascontiguousarray(samples[: self._size])
+        if rng.random() < BABBLE_SHARE:
+            samples = add_babble(samples, self._babble(rng), rng)
         return torch.from_numpy(augment(samples, rng, sample_rate_hz=self._rate)).unsqueeze(0)
 
     def _longer(self) -> int:
         """Samples that still fill a window when played fastest."""
         return 1 + max(-(-self._size * down // up) for up, down in SPEEDS)
 
+    def _simulated(self, rng: np.random.Generator) -> Samples:
+        """A conversation, most often in a room."""
+
+        def room(places: int) -> list[Way]:
+            responses = room_responses(rng, sources=places, sample_rate_hz=self._rate)
+            return [partial(play_in_room, response=response) for response in responses]
+
+        return simulate(
+            self._speakers,
+            rng,
+            size=self._longer(),
+            sample_rate_hz=self._rate,
+            room=room if rng.random() < ROOM_SHARE["simulated"] else None,
+        ).samples
+
     def _real(self, rng: np.random.Generator) -> Samples:
+        """A place of a recording; spliced, talked over and moved to another room at random."""
         samples = self._cut(rng)
         if rng.random() < SPLICE_SHARE:
             at = int(rng.integers(len(samples)))
             samples[at:] = self._cut(rng)[at:]
         if rng.random() < MIX_SHARE:
-            other = self._cut(rng)
+            over = self._speakers and rng.random() < self._simulated_share
+            other = self._simulated(rng) if over else self._cut(rng)
             level = np.sqrt((np.mean(samples**2) + 1e-9) / (np.mean(other**2) + 1e-9))
             samples += other * np.float32(level * 10 ** (rng.uniform(*MIX_DB) / 20))
+        if rng.random() < ROOM_SHARE["real"]:
+            response = room_responses(rng, sources=1, sample_rate_hz=self._rate)[0]
+            samples = play_in_room(samples, response)
         return samples
+
+    def _babble(self, rng: np.random.Generator) -> Samples:
+        """Several voices at once that nobody follows, [samples of a window]."""
+        voices = [u for utterances in self._speakers.values() for u in utterances]
+        voices = voices or list(self._recordings)
+        babble = np.zeros(self._size, np.float32)
+        for _ in range(int(rng.integers(*BABBLE_VOICES))):
+            voice = voices[int(rng.integers(len(voices)))]
+            offset = int(rng.integers(len(voice)))
+            babble += np.resize(np.roll(voice, -offset), self._size)
+        return babble
 
     def _cut(self, rng: np.random.Generator) -> Samples:
         """A copy of a random place of a random recording, the longer ones more often."""

@@ -1,13 +1,19 @@
 """A pool of training windows with the teacher's answers, computed once and cached on disk.
 
-With the teacher's front-end taken over as it is, a step needs no more than its features and the
-teacher's scores: a fifth of the time of a step that starts from the waveform and asks the teacher.
+A student whose front-end is not trained (the teacher's own, or MFCC, which has no parameters)
+needs no more for a step than the front-end's features and the teacher's scores: a fifth of the
+time of a step that starts from the waveform and asks the teacher.
+
+The cache is files of `SHARD` windows each, named by what decides their content, so a run that was
+killed while it labelled goes on with the next file, a larger pool begins with the files of a
+smaller one, and students with the same front-end share all of it.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,19 +23,22 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, Subset
 
 from ..progress import Progress, silent
 from .data import TrainingWindows
+from .parts import front_end
 
 CACHE = "cache"
+SHARD = 1024
 BATCH = 16
+Label = Callable[[Tensor], Tensor]
 DRAWS = 1  # separates the draws from the pool from the draws that made its windows
 
 
 @dataclass(frozen=True)
 class Pool:
-    """`features` float16 [windows, channels, frames], `scores` float32 [windows, frames, speakers].
+    """`features` float16 [windows, channels, frames], `scores` float32 [windows, frames, classes].
 
     Half precision moves the features by 5e-4 of their size, far less than the augmentation does.
     """
@@ -39,77 +48,130 @@ class Pool:
 
 
 class PoolDraws(Dataset[tuple[Tensor, Tensor]]):
-    """Draws `first` to `first + count` of an endless seeded sequence of draws from the pool."""
+    """Draws `first` to `first + count` of an endless seeded sequence of draws from the pool.
+
+    Every window is drawn once before any is drawn again.
+    """
 
     def __init__(self, pool: Pool, *, seed: int, first: int, count: int) -> None:
         self._pool, self._seed, self._first, self._count = pool, seed, first, count
+        self._orders: dict[int, np.ndarray[Any, np.dtype[np.int64]]] = {}
 
     def __len__(self) -> int:
         return self._count
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
-        rng = np.random.default_rng([self._seed, self._first + index, DRAWS])
-        drawn = int(rng.integers(len(self._pool.features)))
+        size = len(self._pool.features)
+        turn, place = divmod(self._first + index, size)
+        if turn not in self._orders:
+            rng = np.random.default_rng([self._seed, turn, DRAWS])
+            self._orders = {turn: rng.permutation(size)}
+        drawn = int(self._orders[turn][place])
         return self._pool.features[drawn].float(), self._pool.scores[drawn]
 
 
-def features_of(model: nn.Module, waveforms: Tensor) -> Tensor:
-    """Front-end features [batch, channels, frames] of a PyanNet."""
-    net: Any = model
-    features: Tensor = net.sincnet(waveforms)
-    return features
-
-
-def after_features(model: nn.Module, features: Tensor) -> Tensor:
-    """What a PyanNet makes of its front-end's features: [batch, frames, classes]."""
-    net: Any = model
-    hidden, _ = net.lstm(features.transpose(1, 2))
-    for linear in getattr(net, "linear", ()):
-        hidden = nn.functional.leaky_relu(linear(hidden))
-    scores: Tensor = net.activation(net.classifier(hidden))
-    return scores
+def hash_of(identity: dict[str, Any]) -> str:
+    """Sixteen hexadecimal digits that stand for plain-JSON data."""
+    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def labelled_pool(
     teacher: nn.Module,
+    student: nn.Module,
     windows: TrainingWindows,
     *,
-    folder: Path,
-    identity: dict[str, Any],
+    cache: Path,
+    identity: dict[str, dict[str, Any]],
     progress: Progress = silent,
 ) -> Pool:
-    """The windows' features and scores, from the folder's cache where it has them.
+    """The features that the student's front-end gives of the windows, and the teacher's scores.
 
-    The cache is named by the hash of `identity`: all that decides what is in it.
+    `identity` holds all that decides the `scores` and all that decides the `features`; what the
+    cache has under these names is not computed again, a damaged file is.
     """
-    key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
-    path = folder / CACHE / f"{key[:16]}.safetensors"
-    cached = _read(path)
-    if cached is not None:
-        return cached
-    features, scores = [], []
-    with torch.no_grad():
-        for batch in DataLoader(windows, batch_size=BATCH):
-            found = features_of(teacher, batch)
-            features.append(found.half())
-            scores.append(after_features(teacher, found))
-            progress("labelling windows", sum(map(len, scores)), len(windows))
-    pool = Pool(torch.cat(features), torch.cat(scores))
+    names = {kind: hash_of(identity[kind]) for kind in ("scores", "features")}
+    computed: dict[str, Label] = {"scores": teacher, "features": features_given(teacher, student)}
+    found: dict[str, list[Tensor]] = {"scores": [], "features": []}
+    for first in range(0, len(windows), SHARD):
+        span = range(first, min(first + SHARD, len(windows)))
+        paths = {
+            kind: cache / f"{kind}-{name}-{first:06d}-{len(span):04d}.safetensors"
+            for kind, name in names.items()
+        }
+        known = {kind: _read(path) for kind, path in paths.items()}
+        shard = {kind: values for kind, values in known.items() if values is not None}
+        lacking = {kind: computed[kind] for kind in names if kind not in shard}
+        if lacking:
+            made = _compute(lacking, Subset(windows, span), progress, total=len(windows))
+            for kind, values in made.items():
+                _write(paths[kind], values)
+            shard |= made
+        for kind, values in shard.items():
+            found[kind].append(values)
+    return Pool(torch.cat(found["features"]), torch.cat(found["scores"]))
+
+
+def features_given(teacher: nn.Module, student: nn.Module) -> Label:
+    """What gives the features of the student's front-end, [batch, channels, frames] in float16.
+
+    Where the teacher has the same front-end, those are taken that it made of the same batch just
+    before, for its scores.
+    """
+    block, teachers = front_end(student), front_end(teacher)
+    heard: list[tuple[Tensor, Tensor]] = []
+    if type(block) is type(teachers) and _equal(block.state_dict(), teachers.state_dict()):
+
+        def keep(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+            heard[:] = [(inputs[0], output)]
+
+        teachers.register_forward_hook(keep)
+
+    def features(batch: Tensor) -> Tensor:
+        known = heard and heard[0][0] is batch
+        found: Tensor = heard[0][1] if known else block(batch)
+        return found.half()
+
+    return features
+
+
+def _equal(first: dict[str, Tensor], second: dict[str, Tensor]) -> bool:
+    return first.keys() == second.keys() and all(torch.equal(first[k], second[k]) for k in first)
+
+
+@torch.no_grad()
+def _compute(
+    lacking: dict[str, Label],
+    windows: Subset[Tensor],
+    progress: Progress,
+    *,
+    total: int,
+) -> dict[str, Tensor]:
+    made: dict[str, list[Tensor]] = {kind: [] for kind in lacking}
+    done = windows.indices[0]
+    for batch in DataLoader(windows, batch_size=BATCH):
+        for kind, compute in lacking.items():
+            made[kind].append(compute(batch))
+        done += len(batch)
+        progress("labelling windows", done, total)
+    return {kind: torch.cat(parts).contiguous() for kind, parts in made.items()}
+
+
+def _write(path: Path, values: Tensor) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".partial")
     try:
-        save_file(vars(pool), partial)
+        save_file({"values": values}, partial)
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
-    return pool
 
 
-def _read(path: Path) -> Pool | None:
+def _read(path: Path) -> Tensor | None:
     if not path.is_file():
         return None
     try:
         with safe_open(path, framework="pt") as tensors:
-            return Pool(tensors.get_tensor("features"), tensors.get_tensor("scores"))
+            values: Tensor = tensors.get_tensor("values")
+            return values
     except SafetensorError:
         return None

@@ -13,7 +13,7 @@ from torch.optim.swa_utils import AveragedModel
 from ..errors import TrainingError
 from .evaluate import compare_scores
 from .losses import permutation_invariant_bce
-from .pool import after_features
+from .parts import after_front_end, front_end
 
 SECOND_MOMENT = 0.99
 WARM_UP_SHARE = 0.15
@@ -74,7 +74,7 @@ class Distillation(pl.LightningModule):
             logits = self.student(batch)
         else:
             features, expected = batch
-            logits = after_features(self.student, features)
+            logits = after_front_end(self.student, features)
         loss = permutation_invariant_bce(logits, expected)
         if not torch.isfinite(loss):
             raise TrainingError(
@@ -144,15 +144,16 @@ def start_from_teacher(
     as far as their shapes agree; the names of the copied tensors come back. A student that starts
     at random stays for long where one output says "speech" and the others nothing.
 
-    Frozen are the whole front-end, or only its waveform norm and sinc filters: these hold 82
+    Frozen are the whole front-end, or only SincNet's waveform norm and sinc filters: these hold 82
     numbers that the teacher has learnt on far more audio, and their gradients are four fifths of a
     training step's time.
     """
     given, own = teacher.state_dict(), student.state_dict()
     shared = {k: v for k, v in given.items() if k in own and own[k].shape == v.shape}
     student.load_state_dict(own | shared)
-    frozen = ("sincnet.",) if whole_front_end else ("sincnet.wav_norm1d.", "sincnet.conv1d.0.")
+    if whole_front_end:
+        front_end(student).requires_grad_(False)
     for name, parameter in student.named_parameters():
-        if name in shared and name.startswith(frozen):
+        if name in shared and name.startswith(("sincnet.wav_norm1d.", "sincnet.conv1d.0.")):
             parameter.requires_grad_(False)
     return sorted(shared)

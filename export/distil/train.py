@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import warnings
 from collections.abc import Callable
@@ -20,12 +21,13 @@ from torch.utils.data import DataLoader, Dataset
 from ..checkpoint import LoadedModel
 from ..errors import TrainingError
 from ..models.base import MODELS
-from ..models.pyannet import student_config
+from ..models.students import student_design
 from ..progress import Progress, silent
 from .config import DistilConfig, TrainingAudio
 from .data import WINDOWS_VERSION, TrainingWindows
 from .evaluate import stack_windows
-from .pool import Pool, PoolDraws, labelled_pool
+from .parts import front_end
+from .pool import CACHE, Pool, PoolDraws, labelled_pool
 from .resume import (
     BEST,
     CHECKPOINTS,
@@ -121,7 +123,7 @@ def build_student(config: DistilConfig, teacher: LoadedModel) -> nn.Module:
     the family can imitate.
     """
     spec = teacher.spec
-    plain = student_config(
+    architecture, plain = student_design(
         config.student, window_s=spec.geometry.window_s, classes=len(spec.classes)
     )
     if spec.powerset_max_classes is not None:
@@ -138,7 +140,7 @@ def build_student(config: DistilConfig, teacher: LoadedModel) -> nn.Module:
             expected=f"{plain['sample_rate']} Hz, the rate of the student {config.student}",
         )
     torch.manual_seed(config.seed)
-    student = MODELS["PyanNet"].build(plain)
+    student = MODELS[architecture].build(plain)
     with torch.no_grad():
         window = torch.zeros(1, 1, spec.geometry.window_samples)
         shapes = tuple(student(window).shape), tuple(teacher.module(window).shape)
@@ -158,11 +160,13 @@ def train(
     config: DistilConfig,
     *,
     folder: Path,
+    cache: Path | None = None,
     resume: bool = False,
     progress: Progress = silent,
 ) -> TrainedStudent:
-    """Train a student, with checkpoints and logs in `folder`.
+    """Train a student, with checkpoints and logs in `folder`, labelled windows in `cache`.
 
+    Students of one teacher and audio can share a `cache` (default: a folder in `folder`).
     With `resume`, goes on from the folder's last checkpoint (from the start where there is none);
     the outcome is that of a run that was never stopped. Raises TrainingError on a folder that
     holds another run, a loss that is not finite, or a full disk; checkpoints are kept.
@@ -188,8 +192,9 @@ def train(
         label = partial(
             labelled_pool,
             teacher.module,
-            folder=folder,
-            identity=_window_identity(identity),
+            student,
+            cache=cache or folder / CACHE,
+            identity=_pool_identity(identity, student),
             progress=progress,
         )
         data = _Windows(config, audio, teacher, pool=label if config.pool_windows else None)
@@ -204,12 +209,25 @@ def train(
     )
 
 
-def _window_identity(identity: dict[str, Any]) -> dict[str, Any]:
-    """What decides the windows of a pool and their labels, of all that identifies a run."""
-    config = {k: identity["config"][k] for k in ("seed", "simulated_share", "pool_windows")}
-    heard = {k: identity["audio_sha256"][k] for k in ("recordings", "speakers")}
-    teacher = identity["teacher_sha256"]
-    return {"version": WINDOWS_VERSION, "teacher": teacher, "audio": heard, **config}
+def _pool_identity(identity: dict[str, Any], student: nn.Module) -> dict[str, dict[str, Any]]:
+    """What decides a pool's scores, and its features, of all that identifies a run."""
+    windows = {
+        "version": WINDOWS_VERSION,
+        "duration_s": float(cast(Any, student).specifications.duration),
+        "seed": identity["config"]["seed"],
+        "simulated_share": identity["config"]["simulated_share"],
+        "audio": {k: identity["audio_sha256"][k] for k in ("recordings", "speakers")},
+    }
+    block, net = front_end(student), cast(Any, student)
+    settings = dict(net.hparams["sincnet" if "sincnet" in net.hparams else "mfcc"])
+    tensors = {
+        name: hashlib.sha256(tensor.numpy().tobytes()).hexdigest()
+        for name, tensor in block.state_dict().items()
+    }
+    return {
+        "scores": windows | {"teacher": identity["teacher_sha256"]},
+        "features": windows | {"front_end": settings, "tensors": tensors},
+    }
 
 
 def _trainer(config: DistilConfig, folder: Path, *, progress: Progress, choose: bool) -> pl.Trainer:

@@ -36,6 +36,7 @@ class MfccNetArchitecture(PyanNetArchitecture):
 
     name = "MfccNet"
     blocks = ("mfcc", "lstm", "linear")
+    settings = ("cell",)
 
     def tiny_config(self) -> dict[str, Any]:
         """Two layers of 16 on one-second windows."""

@@ -78,21 +78,25 @@ class SegmentationNet(nn.Module):
         return scores
 
 
-def split_lstm(lstm: nn.LSTM) -> list[nn.Module]:
-    """One-layer LSTMs that in sequence compute what a stacked LSTM computes in evaluation mode."""
+def split_recurrence(stack: nn.RNNBase) -> list[nn.Module]:
+    """One-layer LSTMs, GRUs or RNNs that in sequence compute what a stack of them computes.
+
+    Equal in evaluation mode, without dropout; weights are copied.
+    """
     layers: list[nn.Module] = []
-    suffixes = ["", "_reverse"] if lstm.bidirectional else [""]
-    for index in range(lstm.num_layers):
-        width = lstm.input_size if index == 0 else lstm.hidden_size * len(suffixes)
-        layer = nn.LSTM(
+    suffixes = ["", "_reverse"] if stack.bidirectional else [""]
+    for index in range(stack.num_layers):
+        width = stack.input_size if index == 0 else stack.hidden_size * len(suffixes)
+        recurrence: Any = type(stack)
+        layer = recurrence(
             width,
-            lstm.hidden_size,
+            stack.hidden_size,
             batch_first=True,
-            bidirectional=lstm.bidirectional,
-            dtype=next(lstm.parameters()).dtype,
+            bidirectional=stack.bidirectional,
+            dtype=next(stack.parameters()).dtype,
         )
         state = {
-            f"{kind}_l0{suffix}": getattr(lstm, f"{kind}_l{index}{suffix}").detach().clone()
+            f"{kind}_l0{suffix}": getattr(stack, f"{kind}_l{index}{suffix}").detach().clone()
             for kind in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
             for suffix in suffixes
         }
@@ -120,12 +124,13 @@ def student_config(name: str, *, window_s: float = 5.0, classes: int = 3) -> dic
 class PyanNetArchitecture:
     """pyannote.audio.models.segmentation.PyanNet in both directions.
 
-    What differs in networks that have another front-end is in `name`, `blocks`, `network_class`
-    and `frontend`.
+    What differs in networks that have another front-end or recurrence is in `name`, `blocks`,
+    `settings`, `network_class` and `frontend`.
     """
 
     name = "PyanNet"
     blocks: tuple[str, ...] = ("sincnet", "lstm", "linear")
+    settings: tuple[str, ...] = ()
 
     def network_class(self) -> Any:
         """The pyannote Model."""
@@ -178,16 +183,21 @@ class PyanNetArchitecture:
         for derived in ("sample_rate", "batch_first"):
             for block in hparams.values():
                 block.pop(derived, None)
-        return hparams | {
-            "sample_rate": int(net.hparams.sample_rate),
-            "num_channels": int(net.hparams.num_channels),
-            "specifications": {
-                "window_s": float(specifications.duration),
-                "classes": list(specifications.classes),
-                "powerset_max_classes": specifications.powerset_max_classes,
-                "permutation_invariant": bool(specifications.permutation_invariant),
-            },
-        }
+        settings = {name: net.hparams[name] for name in self.settings}
+        return (
+            hparams
+            | settings
+            | {
+                "sample_rate": int(net.hparams.sample_rate),
+                "num_channels": int(net.hparams.num_channels),
+                "specifications": {
+                    "window_s": float(specifications.duration),
+                    "classes": list(specifications.classes),
+                    "powerset_max_classes": specifications.powerset_max_classes,
+                    "permutation_invariant": bool(specifications.permutation_invariant),
+                },
+            }
+        )
 
     def spec(self, model: nn.Module, *, name: str, licence: str, trained_on: str) -> ModelSpec:
         """Contract for the window the model was trained on."""
@@ -224,11 +234,11 @@ class PyanNetArchitecture:
     def canonical(self, model: nn.Module) -> nn.Module:
         """Plain `SegmentationNet` with its own copy of the weights."""
         net: Any = copy.deepcopy(model).cpu().eval()
-        stacked = [net.lstm] if isinstance(net.lstm, nn.LSTM) else list(net.lstm)
+        stacked = [net.lstm] if isinstance(net.lstm, nn.RNNBase) else list(net.lstm)
         linear = list(net.linear) if net.hparams.linear["num_layers"] > 0 else []
         return SegmentationNet(
             frontend=self.frontend(net),
-            recurrent=[layer for lstm in stacked for layer in split_lstm(lstm)],
+            recurrent=[layer for stack in stacked for layer in split_recurrence(stack)],
             linear=linear,
             classifier=net.classifier,
             activation=net.activation,

@@ -1,8 +1,8 @@
-"""The family of students by name: `sinc-1bi`, `mfcc120-2uni-2lin`.
+"""The family of students by name: `sinc-1bi`, `mfcc120-2uni-2lin`, `mfcc80-1uni-gru`.
 
-Front-end (SincNet, or that many MFCC), LSTM layers with their direction, linear layers (one where
-the name does not say). All layers are 128 wide, as in the models of Sikorskyi, "On-device Speaker
-Diarization", 2023, whose sizes these are.
+Front-end (SincNet, or that many MFCC), recurrent layers with their direction, linear layers (one
+where the name does not say), `gru` or `rnn` (LSTM where it does not). All layers are 128 wide, as
+in the models of Sikorskyi, "On-device Speaker Diarization", 2023, whose sizes these are.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from ..errors import CheckpointError
 
 STUDENT_NAME = re.compile(
     r"(?:sinc|mfcc(?P<coefficients>80|120|150))"
-    r"-(?P<layers>[1-9])(?P<kind>bi|uni)(?:-(?P<linear>[0-9])lin)?"
+    r"-(?P<layers>[1-9])(?P<kind>bi|uni)(?:-(?P<linear>[0-9])lin)?(?:-(?P<cell>gru|rnn))?"
 )
 WIDTH = 128
 SINCNET = {"stride": 10}
@@ -34,8 +34,8 @@ def student_design(
         raise CheckpointError(
             name,
             found="not the name of a student",
-            expected="a name such as sinc-1bi, sinc-2uni, sinc-2bi-2lin or mfcc120-1bi "
-            "(80, 120 or 150 coefficients)",
+            expected="a name such as sinc-1bi, sinc-2uni, sinc-2bi-2lin, sinc-1bi-gru or "
+            "mfcc120-1bi (80, 120 or 150 coefficients)",
         )
     lstm: dict[str, Any] = {
         "hidden_size": WIDTH,
@@ -53,11 +53,14 @@ def student_design(
             "powerset_max_classes": None,
         },
     }
+    cell = match["cell"] or "lstm"
     if match["coefficients"] is None:
-        return "PyanNet", {"sincnet": dict(SINCNET), "lstm": lstm | {"monolithic": True}, **shared}
+        sinc = {"sincnet": dict(SINCNET), "lstm": lstm | {"monolithic": True}, **shared}
+        return ("PyanNet", sinc) if cell == "lstm" else ("SincRnnNet", sinc | {"cell": cell})
     count = int(match["coefficients"])
     return "MfccNet", {
         "mfcc": {"n_mfcc": count, "n_mels": count, **MFCC_FRAMES},
         "lstm": lstm,
+        "cell": cell,
         **shared,
     }

@@ -22,7 +22,8 @@ from export.checkpoint import LoadedModel, load_model, save_pyannote
 from export.distil.config import DistilConfig, TrainingAudio
 from export.distil.evaluate import measure_agreement
 from export.distil.folder import write_student
-from export.distil.pool import CACHE, after_features, features_of
+from export.distil.parts import after_front_end, front_end
+from export.distil.pool import CACHE
 from export.distil.record import Provenance, TrainingRecord
 from export.distil.resume import CHECKPOINTS, LAST, disk_errors_told, read_logs
 from export.distil.student import start_from_teacher
@@ -176,7 +177,7 @@ def test_pool_holds_what_the_teacher_says(zoo_model: LoadedModel, audio: Trainin
     window = torch.from_numpy(audio.recordings[0].samples[:160000]).reshape(2, 1, 80000)
     with torch.no_grad():
         expected = zoo_model.module(window)
-        found = after_features(zoo_model.module, features_of(zoo_model.module, window))
+        found = after_front_end(zoo_model.module, front_end(zoo_model.module)(window))
     assert torch.equal(found, expected)
 
 

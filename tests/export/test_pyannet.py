@@ -14,7 +14,7 @@ from torch import nn
 from export.checkpoint import LoadedModel, with_window
 from export.errors import CheckpointError
 from export.models.base import MODELS
-from export.models.pyannet import split_lstm, student_config
+from export.models.pyannet import split_recurrence, student_config
 
 ENTRY = MODELS["PyanNet"]
 
@@ -79,9 +79,9 @@ def test_canonical_equals_trained_weights_on_speech(
     assert (expected > 0.5).float().mean() > 0.1  # somebody speaks
 
 
-def test_split_lstm_copies() -> None:
+def test_a_split_stack_has_copies() -> None:
     lstm: Any = nn.LSTM(3, 4, num_layers=2, bidirectional=True, batch_first=True)
-    layers: list[Any] = list(split_lstm(lstm))
+    layers: list[Any] = list(split_recurrence(lstm))
     assert [layer.input_size for layer in layers] == [3, 8]
     with torch.no_grad():
         lstm.weight_hh_l1_reverse.zero_()

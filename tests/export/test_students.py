@@ -8,11 +8,12 @@ from typing import Any
 import pytest
 import torch
 
-from export.checkpoint import save_pyannote
+from export.checkpoint import load_model, save_pyannote
 from export.errors import CheckpointError
 from export.models.base import MODELS
 from export.models.pyannet import student_config
 from export.models.students import student_design
+from export.pyannote_import import pyannote_audio
 
 # Sikorskyi, "On-device Speaker Diarization", 2023, tab. A.1: megabytes of saved files by front-end,
 # LSTM layers and direction, with one linear layer.
@@ -79,7 +80,11 @@ def test_what_names_say() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["mfcc-1bi", "mfcc100-1bi", "mfcc80", "mfcc80-0bi", "mfcc80-1bi-", "sinc80-1bi", ""]
+    "name",
+    [
+        *("mfcc-1bi", "mfcc100-1bi", "mfcc80", "mfcc80-0bi", "mfcc80-1bi-", "sinc80-1bi", ""),
+        *("sinc-1bi-lstm", "sinc-gru", "sinc-1bi-gru-2lin"),
+    ],
 )
 def test_names_outside_the_family(name: str) -> None:
     with pytest.raises(CheckpointError, match="not the name of a student"):
@@ -91,8 +96,40 @@ def test_a_sincnet_is_not_made_of_another_name() -> None:
         student_config("mfcc80-1bi")
 
 
-@pytest.mark.parametrize("name", ["sinc-1uni", "mfcc80-1uni", "mfcc150-2bi-0lin"])
+@pytest.mark.parametrize(
+    "name",
+    ["sinc-1uni", "mfcc80-1uni", "mfcc150-2bi-0lin", "sinc-1uni-gru", "mfcc80-1uni-rnn"],
+)
 def test_students_give_scores_of_the_same_frames(name: str) -> None:
     with torch.inference_mode():
         out = build(name)(torch.zeros(1, 1, 80_000))
     assert out.shape == (1, 293, 3)
+
+
+@pytest.mark.parametrize("name", ["sinc-2bi", "mfcc80-1uni"])
+def test_other_cells_have_their_share_of_the_gates(name: str) -> None:
+    """Four, three and one gate of the same widths."""
+    stacks = [build(f"{name}{cell}").lstm for cell in ("", "-gru", "-rnn")]
+    assert [type(stack).__name__ for stack in stacks] == ["LSTM", "GRU", "RNN"]
+    four, three, one = (sum(p.numel() for p in stack.parameters()) for stack in stacks)
+    assert four == 4 * one and three == 3 * one
+
+
+@pytest.mark.parametrize(
+    ("name", "architecture"), [("sinc-1bi-gru", "SincRnnNet"), ("mfcc120-1uni-2lin-rnn", "MfccNet")]
+)
+def test_students_with_other_cells_load_in_pyannote(
+    name: str, architecture: str, tmp_path: Path
+) -> None:
+    model = build(name)
+    save_pyannote(tmp_path / "x.bin", model)
+    loaded = load_model(tmp_path / "x.bin")
+    theirs: Any = pyannote_audio().Model.from_pretrained(tmp_path / "x.bin").eval()
+    window = torch.randn(1, 1, 80_000, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        expected = model(window)
+        assert torch.equal(theirs(window), expected)
+        assert torch.equal(loaded.module(window), expected)
+        canonical = MODELS[architecture].canonical(model)(window)
+    assert loaded.spec.architecture == architecture
+    assert (canonical - expected).abs().max() < 1e-5
