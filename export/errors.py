@@ -58,6 +58,10 @@ class TrainingError(ExportError):
     """A distillation that cannot start or go on."""
 
 
+class DivergedError(TrainingError):
+    """A distillation whose loss is not finite any more."""
+
+
 class BackendUnavailableError(ExportError):
     """A backend that was asked for by name and cannot run on this machine."""
 

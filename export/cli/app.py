@@ -15,6 +15,7 @@ from .doctor import command as doctor
 from .models import command as models
 from .pareto import command as pareto
 from .recipes import command as recipes
+from .search import command as search
 from .verify import command as verify
 
 EXIT_CODES = (
@@ -31,7 +32,7 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
 )
-for command in (build, check, verify, bench, pareto, distill, models, recipes, doctor):
+for command in (build, check, verify, bench, pareto, distill, search, models, recipes, doctor):
     app.command(command.__module__.rsplit(".", 1)[1])(command)
 
 

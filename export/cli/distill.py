@@ -129,7 +129,7 @@ def command(
         notes=note or [],
         licence_file=licence_file,
     )
-    with _progress(quiet=quiet or json) as progress:
+    with progress_lines(quiet=quiet or json) as progress:
         record = run_distill(request, progress)
     if json:
         print_json(record.model_dump(mode="json"))
@@ -154,7 +154,7 @@ def _print(record: TrainingRecord, out: Path) -> None:
 
 
 @contextmanager
-def _progress(*, quiet: bool) -> Iterator[Progress]:
+def progress_lines(*, quiet: bool) -> Iterator[Progress]:
     """A bar on a terminal; elsewhere (a log file) a line a minute with the remaining time."""
     if quiet or sys.stderr.isatty():
         with progress_bar(quiet=quiet) as bar:

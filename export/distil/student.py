@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
-from ..errors import TrainingError
+from ..errors import DivergedError
 from .evaluate import compare_scores
 from .losses import permutation_invariant_bce
 from .parts import after_front_end, front_end
@@ -67,7 +67,7 @@ class Distillation(pl.LightningModule):
         self._teacher[0].to(self.device)
 
     def training_step(self, batch: Tensor | list[Tensor], batch_index: int) -> Tensor:
-        """Loss of one batch; raises TrainingError when it is not finite."""
+        """Loss of one batch; raises DivergedError when it is not finite."""
         if isinstance(batch, Tensor):
             with torch.no_grad():
                 expected = self._teacher[0](batch)
@@ -77,7 +77,7 @@ class Distillation(pl.LightningModule):
             logits = after_front_end(self.student, features)
         loss = permutation_invariant_bce(logits, expected)
         if not torch.isfinite(loss):
-            raise TrainingError(
+            raise DivergedError(
                 f"step {self.global_step + 1}",
                 found=f"the loss is {loss.item()}",
                 expected="a finite loss",

@@ -40,6 +40,9 @@ from .resume import (
 )
 from .student import Distillation, start_from_teacher
 
+Watch = Callable[[int, float], None]
+"""Told after each validation: the step, and percent of the teacher's decisions that agree."""
+
 # Ten times the usual norm: what it cuts are the rare windows that would throw the student back.
 GRADIENT_CLIP = 0.5
 
@@ -116,6 +119,17 @@ class _Steps(Callback):
         self._progress("training", trainer.global_step, self._total)
 
 
+class _Watched(Callback):
+    """Tells of the agreement that a validation found."""
+
+    def __init__(self, watch: Watch) -> None:
+        self._watch = watch
+
+    def on_validation_end(self, trainer: pl.Trainer, *args: Any) -> None:
+        agreement = trainer.callback_metrics["validation_agreement"]
+        self._watch(trainer.global_step, float(agreement))
+
+
 def build_student(config: DistilConfig, teacher: LoadedModel) -> nn.Module:
     """The untrained student of a teacher, seeded, with what it takes over from the teacher.
 
@@ -163,10 +177,15 @@ def train(
     cache: Path | None = None,
     resume: bool = False,
     progress: Progress = silent,
+    watch: Watch | None = None,
+    choose: bool = True,
 ) -> TrainedStudent:
     """Train a student, with checkpoints and logs in `folder`, labelled windows in `cache`.
 
     Students of one teacher and audio can share a `cache` (default: a folder in `folder`).
+    `watch` is told of every validation; what it raises ends the training. The weights that did best
+    on the validation audio come back, or the last ones: where there is none, or with `choose` off.
+
     With `resume`, goes on from the folder's last checkpoint (from the start where there is none);
     the outcome is that of a run that was never stopped. Raises TrainingError on a folder that
     holds another run, a loss that is not finite, or a full disk; checkpoints are kept.
@@ -187,7 +206,10 @@ def train(
         steps=config.steps,
     )
     module.records = identity
-    trainer = _trainer(config, folder, progress=progress, choose=bool(audio.validation))
+    choose = choose and bool(audio.validation)
+    trainer = _trainer(config, folder, progress=progress, choose=choose)
+    if watch is not None:
+        trainer.callbacks.append(_Watched(watch))  # type: ignore[attr-defined]
     with disk_errors_told(folder):
         label = partial(
             labelled_pool,
@@ -199,7 +221,7 @@ def train(
         )
         data = _Windows(config, audio, teacher, pool=label if config.pool_windows else None)
         trainer.fit(module, datamodule=data, ckpt_path=last, weights_only=True)
-    chosen = folder / CHECKPOINTS / (BEST if audio.validation else LAST)
+    chosen = folder / CHECKPOINTS / (BEST if choose else LAST)
     checkpoint = torch.load(chosen, map_location="cpu", weights_only=True)
     module.load_state_dict(checkpoint["state_dict"])
     return TrainedStudent(
