@@ -23,7 +23,7 @@ from export.errors import (
     RecipeError,
 )
 from export.pipeline import Exporter, created_by
-from export.types import Artifact, BundleContent
+from export.types import Artifact, BenchRecord, BundleContent, LatencyReport
 
 ONNX, COREML = "segmentation.fp32.onnx", "segmentation.fp32.mlpackage"
 QUICK = ["--runs", "6", "--warmup", "1", "--repeats", "2"]
@@ -158,3 +158,49 @@ def test_help_tells_the_examples() -> None:
     result = run("--help")
     assert result.exit_code == 0
     assert "diarport bench bundles/sinc-1bi" in result.stdout
+
+
+def test_models_are_exported_timed_with_each_window_and_compared_with_an_older_run(
+    tmp_path: Path,
+) -> None:
+    out, html, past = (tmp_path / name for name in ("now.json", "now.html", "past.json"))
+    past.write_text(older_run(window_s=1.0, ratio=0.001).to_json())
+    windows = ["--window-s", "0.5", "--window-s", "1"]
+    files = ["--out", out, "--html", html, "--against", past]
+    result = run("mfcc80-1uni", "-b", "onnx_ort", *windows, *files, *QUICK)
+    assert result.exit_code == 1, result.output
+    data = json.loads(out.read_text())
+    assert [(r["window_s"], r["candidate"]) for r in data["reports"]] == [
+        (window_s, candidate) for window_s in (0.5, 1.0) for candidate in ("pytorch-eager", ONNX)
+    ]
+    assert all(len(r["samples_ms"]) == 6 and not r["failures"] for r in data["reports"])
+    page = html.read_text()
+    assert "Growth with the window" in page and page.count('class="slower"') == 1
+    assert '<tr data-subject="mfcc80-1uni, 0.5 s, 1 thread">' in page
+    assert "slower" in result.stdout
+
+
+def older_run(*, window_s: float, ratio: float) -> BenchRecord:
+    """A run in which ONNX Runtime took so much of eager's time."""
+
+    def report(candidate: str, ms: float) -> LatencyReport:
+        return LatencyReport(
+            candidate=candidate,
+            model="mfcc80-1uni",
+            window_s=window_s,
+            artifact_sha256=None,
+            device="another",
+            threads=1,
+            warmup_runs=1,
+            hop_s=0.5,
+            samples_ms=(ms,) * 6,
+            processes=(2, 2, 2),
+            load_ms=1.0,
+            first_ms=1.0,
+            peak_rss_bytes=0,
+            thermal="unknown",
+            failures=(),
+        )
+
+    reports = (report("pytorch-eager", 1.0), report(ONNX, ratio))
+    return BenchRecord(seed=0, models={"mfcc80-1uni": None}, reports=reports, not_run={}, notes=())
