@@ -64,5 +64,7 @@ def lower_cell(cell: RecurrentCell, *, steps: int, batch: int) -> Any:
     shapes += [(steps, batch, cell.gates * cell.hidden_size)] * cell.directions
     # A tensor for each: export takes the same tensor given twice for one input.
     exported = torch.export.export(cell, tuple(weight.new_zeros(shape) for shape in shapes))
-    edge = to_edge(exported, compile_config=get_xnnpack_edge_compile_config())
+    config = get_xnnpack_edge_compile_config()
+    config.preserve_ops = [torch.ops.aten.linear.default]  # taken apart, it could be no int8 one
+    edge = to_edge(exported, compile_config=config)
     return to_backend(BACKEND_ID, edge.exported_program(), [])

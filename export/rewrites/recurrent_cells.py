@@ -12,6 +12,7 @@ Equations: the documentation of torch.nn.LSTM, GRU and RNN.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -36,6 +37,8 @@ class RecurrentCell(nn.Module, ABC):
         self.suffixes = ["", "_reverse"] if layer.bidirectional else [""]
         weights = [self.reorder(_parameter(layer, f"weight_hh_l0{s}")).t() for s in self.suffixes]
         self.register_buffer("weight", torch.stack(weights).contiguous())
+        # Hidden state and weight -> the recurrent share of the gates; a lowering may replace it.
+        self.product: Callable[[Tensor, Tensor], Tensor] = torch.bmm
 
     @property
     def directions(self) -> int:
@@ -109,7 +112,7 @@ class LstmCell(RecurrentCell):
     def step(self, gates: Tensor, carry: list[Tensor], constants: list[Tensor]) -> list[Tensor]:
         """One step of (hidden, cell)."""
         size = self.hidden_size
-        total = torch.bmm(carry[0], constants[0]) + gates
+        total = self.product(carry[0], constants[0]) + gates
         opened = torch.sigmoid(total[..., : 3 * size])
         candidate = torch.tanh(total[..., 3 * size :])
         cell = opened[..., size : 2 * size] * carry[1] + opened[..., :size] * candidate
@@ -141,7 +144,7 @@ class GruCell(RecurrentCell):
     def step(self, gates: Tensor, carry: list[Tensor], constants: list[Tensor]) -> list[Tensor]:
         """One step of the hidden state."""
         size, (weight, bias) = self.hidden_size, constants
-        share = torch.bmm(carry[0], weight)
+        share = self.product(carry[0], weight)
         opened = torch.sigmoid(gates[..., : 2 * size] + share[..., : 2 * size])
         recurrent = share[..., 2 * size :] + bias
         new = torch.tanh(gates[..., 2 * size :] + opened[..., :size] * recurrent)
@@ -160,7 +163,7 @@ class RnnCell(RecurrentCell):
     def step(self, gates: Tensor, carry: list[Tensor], constants: list[Tensor]) -> list[Tensor]:
         """One step of the hidden state."""
         activation = torch.relu if self.nonlinearity == "relu" else torch.tanh
-        return [activation(torch.bmm(carry[0], constants[0]) + gates)]
+        return [activation(self.product(carry[0], constants[0]) + gates)]
 
 
 CELLS: dict[type[nn.RNNBase], type[RecurrentCell]] = {
