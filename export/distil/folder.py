@@ -20,6 +20,7 @@ from ..checkpoint import (
     save_pyannote,
 )
 from ..models.base import MODELS
+from ..models.students import student_design
 from .card import model_card
 from .config import DistilConfig, TrainingAudio
 from .record import Provenance, SplitFigures, TrainingRecord, summarise_audio
@@ -46,7 +47,8 @@ def write_student(
     model, come last. Nothing in them names a path of this machine.
     """
     licence = licence_text(provenance.licence_text, teacher)
-    spec = MODELS["PyanNet"].spec(
+    architecture, _ = student_design(config.student)
+    spec = MODELS[architecture].spec(
         trained.module,
         name=config.student,
         licence=_first_line(provenance.licence_text) or teacher.spec.licence,
@@ -61,6 +63,7 @@ def write_student(
         save_model(made, trained.module, spec, source=f"distilled from {teacher.spec.name}")
         save_pyannote(made / CHECKPOINT_FILE, trained.module)
         record = TrainingRecord(
+            command=provenance.command,
             config=config,
             teacher=teacher.spec.name,
             teacher_licence=teacher.spec.licence,

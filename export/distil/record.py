@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from ..types import SCHEMA_VERSION, DerScore, Sha256, Value
 from .config import DistilConfig, TrainingAudio
 from .evaluate import Agreement
+
+TRANSIENT = ("--resume", "--json", "--quiet", "-q")  # of a command, what changes no outcome
 
 
 class SplitFigures(Value):
@@ -35,6 +39,7 @@ class TrainingRecord(Value):
     """`training.json`: all that is needed to train the same student again, and what it gave."""
 
     schema_version: Literal[1] = SCHEMA_VERSION
+    command: str = ""
     config: DistilConfig
     teacher: str
     teacher_licence: str
@@ -52,11 +57,23 @@ class TrainingRecord(Value):
 
 @dataclass(frozen=True)
 class Provenance:
-    """What the user says about the run: data credits, remarks, the student's own licence text."""
+    """What the user says about the run: data credits, remarks, the student's own licence text.
+
+    `command` is what was typed to start it.
+    """
 
     credits: Sequence[str] = ()
     notes: Sequence[str] = ()
     licence_text: str = ""
+    command: str = ""
+
+
+def command_line(arguments: Sequence[str]) -> str:
+    """A command as it can be typed again: of absolute paths the name alone is kept."""
+    plain = [argument for argument in arguments if argument not in TRANSIENT]
+    program, *rest = plain
+    named = [Path(a).name if Path(a).is_absolute() else a for a in rest]
+    return shlex.join([Path(program).name, *named])
 
 
 def summarise_audio(audio: TrainingAudio) -> dict[str, AudioSummary]:
