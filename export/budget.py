@@ -1,7 +1,9 @@
-"""Budgets: what an artifact may hold outside its delegates, and how large it may be.
+"""Budgets: what an artifact may hold outside its delegates, how large it may be, and whether its
+weights are as small as its recipe promises.
 
-A fallback is silent at run time: the artifact is right and slow. So it fails the build, unless the
-recipe allows it by name (options `allow` and `size_budget`).
+A fallback is silent at run time: the artifact is right and slow. So is a weight that a converter
+leaves as it is. Both fail the build, unless the recipe allows it by name (options `allow` and
+`size_budget`).
 """
 
 from __future__ import annotations
@@ -14,6 +16,9 @@ from .types import Artifact, Recipe
 
 SIZE = "size"
 """The name that allows any size."""
+
+NOT_SMALLER = "not-smaller"
+"""The name that allows weights that the recipe should have made smaller."""
 
 SIZE_RATIO = 1.08
 """Bytes of a file by bytes of its weights."""
@@ -47,6 +52,10 @@ def over_budget(artifact: Artifact) -> dict[str, str]:
     allowed, ratio = _allowances(artifact.recipe)
     fallbacks = BACKENDS[artifact.recipe.backend].fallbacks(artifact.graph_stats, artifact.recipe)
     found = _fallbacks({name: n for name, n in fallbacks.items() if name not in allowed})
+    left = artifact.graph_stats.not_smaller
+    if left and NOT_SMALLER not in allowed:
+        names = ", ".join(f"{name} ({values} values)" for name, values in sorted(left.items()))
+        found[NOT_SMALLER] = f"{artifact.recipe.name} left weights as they were: {names}"
     weights, size = artifact.graph_stats.weight_bytes, artifact.size_bytes
     if SIZE not in allowed and size > max(ratio * weights, weights + FIXED_BYTES):
         found[SIZE] = (

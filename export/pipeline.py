@@ -18,7 +18,7 @@ from torch import nn
 from .backends.base import BACKENDS, Backend, select_recipes
 from .bundle import hash_path, size_of
 from .checkpoint import LoadedModel
-from .compress.base import compress_for
+from .compress.base import compress_for, method_of
 from .errors import BackendUnavailableError, RecipeError
 from .models.base import MODELS
 from .rewrites.base import apply_rewrites
@@ -40,7 +40,7 @@ class Exporter:
 
     def __init__(self, model: LoadedModel) -> None:
         self.model = model
-        self._compressed: dict[str, nn.Module] = {}
+        self._compressed: dict[str | None, nn.Module] = {}
 
     @cached_property
     def canonical(self) -> nn.Module:
@@ -49,7 +49,7 @@ class Exporter:
 
     def compressed(self, recipe: Recipe) -> nn.Module:
         """The canonical model after the recipe's compression, before any backend's rewrites."""
-        key = recipe.weight_precision.value
+        key = method_of(recipe)
         if key not in self._compressed:
             self._compressed[key] = compress_for(recipe, self.canonical)
         return self._compressed[key]

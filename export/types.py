@@ -87,11 +87,18 @@ class ModelSpec(Value):
 
 
 class Precision(StrEnum):
-    """Numeric precision of weights or activations."""
+    """Numeric precision of weights or activations, from the finest to the coarsest.
+
+    A palette is a table of values that weights are indices into, of so many bits.
+    """
 
     FP32 = "fp32"
     FP16 = "fp16"
     INT8 = "int8"
+    PALETTE_8 = "palette-8"
+    PALETTE_6 = "palette-6"
+    INT4 = "int4"
+    PALETTE_4 = "palette-4"
 
 
 class Recipe(Value):
@@ -108,8 +115,7 @@ class Recipe(Value):
     @property
     def tolerance(self) -> Precision:
         """The precision whose parity limits apply: the coarser of weights and activations."""
-        order = [Precision.FP32, Precision.FP16, Precision.INT8]
-        return max(self.weight_precision, self.activation_precision, key=order.index)
+        return max(self.weight_precision, self.activation_precision, key=list(Precision).index)
 
 
 class GraphStats(Value):
@@ -120,6 +126,10 @@ class GraphStats(Value):
     of its own (of ONNX: nodes that compute shapes, or what is computed next), `looped` what runs
     once in every turn of a loop. What depends on the machine (how ONNX Runtime fuses nodes when it
     loads) is not here but in the profile (`ArtifactProfile`).
+
+    `stored` counts the values of weight matrices by how they are stored where the recipe makes them
+    smaller (`int8`, `palette-4`, `float16`), and `not_smaller` those, by name, that it should have
+    made smaller and that were left as they are.
     """
 
     operators: dict[str, int]
@@ -128,6 +138,8 @@ class GraphStats(Value):
     delegated: dict[str, dict[str, int]] = {}
     portable: dict[str, int] = {}
     looped: dict[str, int] = {}
+    stored: dict[str, int] = {}
+    not_smaller: dict[str, int] = {}
 
 
 RuntimeOption = bool | int | str

@@ -1,13 +1,15 @@
 """Core ML ML Programs for iOS 17 and macOS 14: native LSTM operations, one package directory.
 
-Conversion goes through a TorchScript trace: coremltools 9.0 fails on `lstm` in a `torch.export`
-graph. Exporting needs no Mac, running does (`runtime_checks/runners/coreml_mlprogram.py`).
+Exporting needs no Mac, running does (`runtime_checks/runners/coreml_mlprogram.py`).
 
 In fp16 everything before the first LSTM stays in float32: SincNet divides by the deviation of the
 window and its filters cancel what they do not pass. With pyannote/segmentation on 12 five-second
 windows of AMI's development meetings a package wholly in float16 is off by up to 0.15 (0.10 under a
 DC offset), one with its front-end in float32 by 0.013, on a window where PyTorch's own float32 is
 off by 0.018. That costs 125 kB.
+
+Recipes with small weights compute as fp16 does and store their weights by coremltools' compression;
+4-bit blocks, several palettes a matrix and pruned integers need iOS 18.
 """
 
 from __future__ import annotations
@@ -15,31 +17,50 @@ from __future__ import annotations
 import functools
 import json
 import logging
-import math
 import uuid
 import warnings
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
+from ..compress.base import method_of
+from ..compress.small_weights import SMALLEST, matrices
 from ..errors import RecipeError
-from ..models.base import MODELS
+from ..lowering.coreml_convert import convert
+from ..lowering.coreml_small import store_small
+from ..lowering.coreml_stats import program_stats
 from ..types import GraphStats, ModelSpec, Precision, Recipe, RuntimeOption
-from .base import fp_recipes, register_backend
+from .base import fp_recipes, register_backend, register_recipe
 
 MANIFEST = "Manifest.json"
-RECURRENT = "lstm"
-ENGINE = "Core ML"
 # What Core ML goes through one operation at a time, on the CPU.
 CONTROL_FLOW = frozenset({"cond", "while_loop"})
 
+# Methods that leave the weights to the types of what they are computed with.
+FLOATS = (None, "half_weights")
+
 fp_recipes("coreml_mlprogram", fp16_compute=True)
+for _name, _precision, _options in (
+    ("int8-weights", Precision.INT8, {}),
+    ("palette-8", Precision.PALETTE_8, {}),
+    ("palette-6", Precision.PALETTE_6, {}),
+    ("palette-4", Precision.PALETTE_4, {"target": "iOS18"}),
+    ("int4-weights", Precision.INT4, {"target": "iOS18"}),
+    ("pruned-int8", Precision.INT8, {"target": "iOS18", "compression": "pruned-int8"}),
+):
+    register_recipe(
+        Recipe(
+            name=_name,
+            backend="coreml_mlprogram",
+            weight_precision=_precision,
+            activation_precision=Precision.FP16,
+            options={**_options},
+        )
+    )
 
 
 @register_backend("coreml_mlprogram")
@@ -74,11 +95,16 @@ class CoreMLProgram:
         """Write the package directory; raises `RecipeError` on what `refuses` refuses."""
         if reason := self.refuses(spec, recipe):
             raise RecipeError(f"{recipe.backend}/{recipe.name}", found=reason)
+        method = method_of(recipe)
         with _quiet():
-            model = _convert(module, spec, half=recipe.activation_precision is Precision.FP16)
+            model = convert(module, spec, recipe)
+            if method not in FLOATS:
+                model = store_small(model, str(method))
             model.save(str(out))
             proto = model.get_spec()
-        stats = _stats(proto)
+        small = () if method in FLOATS else matrices(module)
+        expected = sum(weight.numel() for _, weight in small)
+        stats = program_stats(proto, expected=expected, smallest=SMALLEST)
         _describe(proto, spec)
         _normalise(out, proto)
         return stats
@@ -94,66 +120,6 @@ class CoreMLProgram:
     def fallbacks(self, stats: GraphStats, recipe: Recipe) -> dict[str, int]:
         """Control flow; on which engine the rest runs, Core ML decides on the device."""
         return {name: n for name, n in stats.operators.items() if name in CONTROL_FLOW}
-
-
-def _convert(module: nn.Module, spec: ModelSpec, *, half: bool) -> Any:
-    import coremltools as ct
-    import numpy as np
-
-    inputs = MODELS[spec.architecture].example_inputs(spec)
-    with torch.no_grad():
-        traced = torch.jit.trace(module, inputs, check_trace=False)
-    # Declared types: from iOS 16 on, fp16 would otherwise reach the inputs and outputs too.
-    return ct.convert(
-        traced,
-        convert_to="mlprogram",
-        minimum_deployment_target=ct.target.iOS17,
-        inputs=[
-            ct.TensorType(name=tensor.name, shape=tensor.shape, dtype=np.float32)
-            for tensor in spec.inputs
-        ],
-        outputs=[ct.TensorType(name=tensor.name, dtype=np.float32) for tensor in spec.outputs],
-        compute_precision=(
-            ct.transform.FP16ComputePrecision(op_selector=_from_first_recurrence)
-            if half
-            else ct.precision.FLOAT32
-        ),
-        skip_model_load=True,
-    )
-
-
-def _from_first_recurrence(operation: Any) -> bool:
-    """Whether an operation is a recurrent one or computes from the output of one."""
-    pending, seen = [operation], set()
-    while pending:
-        op = pending.pop()
-        if op.op_type == RECURRENT:
-            return True
-        for given in op.inputs.values():
-            for var in given if isinstance(given, list | tuple) else [given]:
-                if var.op is not None and var.op not in seen:
-                    seen.add(var.op)
-                    pending.append(var.op)
-    return False
-
-
-def _stats(proto: Any) -> GraphStats:
-    """Operations by type (constants apart) and the bytes of all floating-point constants."""
-    from coremltools.proto import MIL_pb2
-
-    size_bytes = {MIL_pb2.DataType.FLOAT16: 2, MIL_pb2.DataType.FLOAT32: 4}
-    function = proto.mlProgram.functions["main"]
-    operations = function.block_specializations[function.opset].operations
-    weights = 0
-    for op in operations:
-        if op.type == "const":
-            tensor = op.outputs[0].type.tensorType
-            sizes = [dimension.constant.size for dimension in tensor.dimensions]
-            weights += math.prod(sizes) * size_bytes.get(tensor.dataType, 0)
-    counts = dict(sorted(Counter(op.type for op in operations if op.type != "const").items()))
-    return GraphStats(
-        operators=counts, delegates=0, weight_bytes=weights, delegated={ENGINE: counts}
-    )
 
 
 def _describe(proto: Any, spec: ModelSpec) -> None:

@@ -7,13 +7,25 @@ drift, and the float model what it is compared with for the total loss.
 
 from __future__ import annotations
 
-from typing import Protocol, assert_never
+from collections.abc import Mapping
+from typing import Protocol
 
 from torch import nn
 
 from ..errors import RecipeError
 from ..registry import Registry
 from ..types import Precision, Recipe
+
+METHODS: Mapping[Precision, str | None] = {
+    Precision.FP32: None,
+    Precision.FP16: "half_weights",
+    Precision.INT8: "int8",
+    Precision.PALETTE_8: "palette-8",
+    Precision.PALETTE_6: "palette-6",
+    Precision.INT4: "int4",
+    Precision.PALETTE_4: "palette-4",
+}
+"""The method that makes weights of a precision; a recipe's option `compression` names another."""
 
 
 class Compression(Protocol):
@@ -29,22 +41,23 @@ register_compression = COMPRESSIONS.register
 
 
 def compress_for(recipe: Recipe, model: nn.Module) -> nn.Module:
-    """The canonical model after what the recipe's weight precision asks for.
+    """The canonical model after the recipe's compression; fp32 gives the model itself.
 
-    fp32 gives the model itself, fp16 a copy with its weight matrices rounded. Raises `RecipeError`
-    on a precision that no compression method makes.
+    Raises `RecipeError` when the recipe names a method that does not exist.
     """
-    precision = recipe.weight_precision
-    match precision:
-        case Precision.FP32:
-            return model
-        case Precision.FP16:
-            return COMPRESSIONS["half_weights"].apply(model)
-        case Precision.INT8:
-            raise RecipeError(
-                f"{recipe.backend}/{recipe.name}",
-                found="no compression method makes int8 weights",
-                expected="weights in fp32 or fp16",
-            )
-        case _:
-            assert_never(precision)
+    name = method_of(recipe)
+    if name is None:
+        return model
+    if name not in COMPRESSIONS:
+        raise RecipeError(
+            f"{recipe.backend}/{recipe.name}",
+            found=f"no compression method {name!r}",
+            expected=f"one of {', '.join(COMPRESSIONS)}",
+        )
+    return COMPRESSIONS[name].apply(model)
+
+
+def method_of(recipe: Recipe) -> str | None:
+    """The name of the method that makes a recipe's weights; None leaves them as they are."""
+    named = recipe.options.get("compression")
+    return METHODS[recipe.weight_precision] if named is None else str(named)

@@ -56,7 +56,17 @@ class Limits(Value):
 
 # A boundary that has no counterpart is one that moved out of sight: where the 95th percentile of
 # shifts is limited, five in a hundred may do so. int8 has no limit on scores to take its dead band
-# from, so it shares fp16's.
+# from, so it shares fp16's. What is coarser than int8 is held to the same.
+_INT8 = Limits(
+    max_abs=None,
+    feature_error=None,
+    dead_band=2e-2,
+    decision_flips=1.0,
+    speaker_swaps=None,
+    boundary_p95_frames=2.0,
+    unmatched_boundaries=5.0,
+    delta_der=0.5,
+)
 DEFAULT_LIMITS: Mapping[Precision, Limits] = {
     Precision.FP32: Limits(
         max_abs=1e-4,
@@ -78,16 +88,11 @@ DEFAULT_LIMITS: Mapping[Precision, Limits] = {
         unmatched_boundaries=5.0,
         delta_der=0.1,
     ),
-    Precision.INT8: Limits(
-        max_abs=None,
-        feature_error=None,
-        dead_band=2e-2,
-        decision_flips=1.0,
-        speaker_swaps=None,
-        boundary_p95_frames=2.0,
-        unmatched_boundaries=5.0,
-        delta_der=0.5,
-    ),
+    Precision.INT8: _INT8,
+    Precision.PALETTE_8: _INT8,
+    Precision.PALETTE_6: _INT8,
+    Precision.INT4: _INT8,
+    Precision.PALETTE_4: _INT8,
 }
 
 

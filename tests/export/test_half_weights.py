@@ -104,6 +104,7 @@ def test_the_largest_float16_passes(zoo_canonical: nn.Module) -> None:
     assert compressed.classifier.weight[0, 0].item() == 65504.0
 
 
-def test_a_precision_without_a_method_is_refused(zoo_canonical: nn.Module) -> None:
-    with pytest.raises(RecipeError, match="onnx_ort/int8: no compression method makes int8"):
-        compress_for(recipe(Precision.INT8), zoo_canonical)
+def test_a_method_that_does_not_exist_is_refused(zoo_canonical: nn.Module) -> None:
+    named = recipe(Precision.INT8).model_copy(update={"options": {"compression": "int3"}})
+    with pytest.raises(RecipeError, match=r"onnx_ort/int8: no compression method 'int3'.*int8"):
+        compress_for(named, zoo_canonical)
