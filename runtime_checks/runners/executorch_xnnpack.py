@@ -59,8 +59,9 @@ class ExecuTorchXnnpackRunners:
         self, path: Path, windows: Sequence[Inputs], *, options: Mapping[str, RuntimeOption]
     ) -> tuple[NodeTime, ...]:
         """By parts of the program, from copies of it that end early: the wheel has no ETDump."""
-        _use_threads(1)
-        return profile_program(_read(path), windows)
+        with quiet_tools():  # resizing the pool is told on standard error
+            _use_threads(1)
+            return profile_program(_read(path), windows)
 
 
 class ExecuTorchRunner:
