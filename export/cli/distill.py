@@ -29,6 +29,15 @@ def command(
         list[Path] | None,
         typer.Option(help="Audio to train on: file, folder or list; can be repeated. No labels."),
     ] = None,
+    protocol: Annotated[
+        str | None,
+        typer.Option(
+            help="Protocol of pyannote.database: its train, development and test audio as well."
+        ),
+    ] = None,
+    database: Annotated[
+        Path | None, typer.Option(help="The database.yml that describes the protocol.")
+    ] = None,
     simulate_from: Annotated[
         Path | None,
         typer.Option(help="Folder of one subfolder a speaker: conversations are simulated of it."),
@@ -63,6 +72,20 @@ def command(
         typer.Option(help="Folder of labelled windows, to share among runs. Default: in OUT."),
     ] = None,
     learning_rate: Annotated[float, typer.Option(help="Largest learning rate.")] = 4e-3,
+    weight_decay: Annotated[float, typer.Option(min=0, help="Weight decay of AdamW.")] = 1e-2,
+    average_decay: Annotated[
+        float, typer.Option(min=0, help="Decay of the moving average that is kept as the weights.")
+    ] = 0.995,
+    schedule: Annotated[
+        str,
+        typer.Option(
+            help="one_cycle over all steps, or plateau: halved after 5 validations without gain."
+        ),
+    ] = "one_cycle",
+    early_stopping: Annotated[
+        int,
+        typer.Option(min=0, help="Stop after so many validations without gain. 0: never."),
+    ] = 0,
     seed: Annotated[int, typer.Option(min=0, help="Seed of weights and windows.")] = 0,
     checkpoint_steps: Annotated[
         int, typer.Option(min=1, help="Steps between checkpoints (and validations).")
@@ -70,6 +93,16 @@ def command(
     threads: Annotated[
         int | None, typer.Option(min=1, help="CPU threads. Default: all cores.")
     ] = None,
+    accelerator: Annotated[str, typer.Option(help="auto, cpu, gpu, ... (Lightning's).")] = "auto",
+    devices: Annotated[int, typer.Option(min=1, help="Devices of each machine.")] = 1,
+    num_nodes: Annotated[int, typer.Option(min=1, help="Machines.")] = 1,
+    precision: Annotated[
+        str, typer.Option(help="32-true, bf16-mixed, 16-mixed, ... (Lightning's).")
+    ] = "32-true",
+    strategy: Annotated[str, typer.Option(help="auto, ddp, ... (Lightning's).")] = "auto",
+    logger: Annotated[
+        str, typer.Option(help="csv, or tensorboard: that beside it (needs tensorboard).")
+    ] = "csv",
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on from the last checkpoint in OUT, if any.")
     ] = False,
@@ -100,6 +133,12 @@ def command(
     - `diarport distill -t pytorch_model.bin -s sinc-2bi --audio train.lst --simulate-from
       speakers/ --validation-audio dev/ --validation-rttm dev.rttm --steps 5000 --out students/big`
 
+    - `diarport distill -t pytorch_model.bin --protocol AMI.SpeakerDiarization.mini --database
+      database.yml --schedule plateau --early-stopping 15 --learning-rate 1e-4 --out students/ami`
+
+    - `diarport distill -t pytorch_model.bin --audio meetings/ --accelerator gpu --devices 4
+      --strategy ddp --precision bf16-mixed --out students/fast`
+
     - `diarport distill -t pytorch_model.bin --audio meetings/ --out students/mine --resume`
     """
     from .distilling import DistillRequest, Measured, run_distill
@@ -110,6 +149,11 @@ def command(
         "batch_size": batch_size,
         "pool_windows": pool_windows,
         "learning_rate": learning_rate,
+        "weight_decay": weight_decay,
+        "average_decay": average_decay,
+        "schedule": schedule,
+        "early_stopping": early_stopping,
+        "precision": precision,
         "simulated_share": simulated_share,
         "checkpoint_steps": checkpoint_steps,
         "seed": seed,
@@ -119,6 +163,15 @@ def command(
         out=out,
         settings=settings,
         audio=audio or [],
+        protocol=protocol,
+        database=database,
+        hardware={
+            "accelerator": accelerator,
+            "devices": devices,
+            "num_nodes": num_nodes,
+            "strategy": strategy,
+        },
+        logger=logger,
         simulate_from=simulate_from,
         validation=Measured("validation", validation_audio or [], validation_rttm),
         test=Measured("test", test_audio or [], test_rttm),
@@ -131,6 +184,8 @@ def command(
     )
     with progress_lines(quiet=quiet or json) as progress:
         record = run_distill(request, progress)
+    if record is None:
+        return  # one of several processes, and not the one that writes
     if json:
         print_json(record.model_dump(mode="json"))
     elif not quiet:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,8 +21,10 @@ from ..distil.config import DistilConfig, TrainingAudio
 from ..distil.data import load_speakers, load_training_audio
 from ..distil.evaluate import compare_scores, score_windows, stack_windows
 from ..distil.folder import write_student
+from ..distil.protocols import read_protocol
 from ..distil.record import Provenance, SplitFigures, TrainingRecord
 from ..distil.train import build_student, train
+from ..distil.trainer import Hardware
 from ..errors import AudioError, TrainingError
 from ..progress import Progress
 from ..types import DerScore, ModelSpec
@@ -35,6 +37,7 @@ class Measured:
     split: Literal["validation", "test"]
     audio: Sequence[Path]
     rttm: Path | None
+    uem: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,10 @@ class DistillRequest:
     out: Path
     settings: dict[str, Any]
     audio: Sequence[Path]
+    protocol: str | None
+    database: Path | None
+    hardware: dict[str, Any]
+    logger: str
     simulate_from: Path | None
     validation: Measured
     test: Measured
@@ -56,12 +63,14 @@ class DistillRequest:
     licence_file: Path | None
 
 
-def run_distill(request: DistillRequest, progress: Progress) -> TrainingRecord:
+def run_distill(request: DistillRequest, progress: Progress) -> TrainingRecord | None:
     """Train, measure and write a student.
 
-    Everything that can be wrong with the request is looked at before the training starts.
+    Everything that can be wrong with the request is looked at before the training starts. None
+    comes back in all but one of the processes of a run on several devices.
     """
-    config = _config(request.settings)
+    config, hardware = _config(request.settings), _hardware(request)
+    request = _with_protocol(request)
     if request.threads:
         torch.set_num_threads(request.threads)
     provenance = Provenance(request.credits, request.notes, _licence(request.licence_file))
@@ -80,7 +89,10 @@ def run_distill(request: DistillRequest, progress: Progress) -> TrainingRecord:
         cache=request.cache,
         resume=request.resume,
         progress=progress,
+        hardware=hardware,
     )
+    if not trained.is_main:
+        return None
     hop_s = config.validation_hop_s
     figures = [
         measure(trained.module, teacher, recordings, part=part, hop_s=hop_s)
@@ -138,7 +150,7 @@ def _reference(part: Measured, recordings: Sequence[Recording]) -> Any:
         raise AudioError(
             part.rttm, found="a reference without audio", todo=f"Give --{part.split}-audio too."
         )
-    return load_reference(part.rttm, uem=None, recordings=recordings)
+    return load_reference(part.rttm, uem=part.uem, recordings=recordings)
 
 
 def _training_audio(
@@ -149,7 +161,7 @@ def _training_audio(
             "distill",
             found="no audio to train on",
             todo="Give --audio (meetings, calls: what the model will hear), --simulate-from "
-            "(a folder of speakers), or both.",
+            "(a folder of speakers), --protocol, or several of them.",
         )
     geometry = teacher.spec.geometry
     recordings = load_training_audio(request.audio, geometry, progress=progress)
@@ -159,6 +171,30 @@ def _training_audio(
             request.simulate_from, sample_rate_hz=geometry.sample_rate_hz, progress=progress
         )
     return TrainingAudio(recordings, speakers)
+
+
+def _hardware(request: DistillRequest) -> Hardware:
+    if request.logger not in ("csv", "tensorboard"):
+        raise TrainingError("--logger", found=request.logger, expected="csv or tensorboard")
+    return Hardware(**request.hardware, tensorboard=request.logger == "tensorboard")
+
+
+def _with_protocol(request: DistillRequest) -> DistillRequest:
+    """The request with a protocol's audio; what is measured on by its own options stays."""
+    if request.protocol is None:
+        if request.database is not None:
+            raise TrainingError(request.database, found="a database without --protocol")
+        return request
+    folder = request.out / "protocol"
+    parts = read_protocol(request.protocol, database=request.database, folder=folder)
+    chosen, tested = parts["development"], parts["test"]
+    validation, test = request.validation, request.test
+    if not validation.audio:
+        validation = Measured("validation", chosen.audio, chosen.rttm, chosen.uem)
+    if not test.audio:
+        test = Measured("test", tested.audio, tested.rttm, tested.uem)
+    audio = [*request.audio, *parts["train"].audio]
+    return replace(request, audio=audio, validation=validation, test=test)
 
 
 def _measured_audio(part: Measured, teacher: LoadedModel) -> list[Recording]:

@@ -16,6 +16,7 @@ from lightning.fabric.plugins import TorchCheckpointIO
 from safetensors import SafetensorError
 
 from ..errors import TrainingError
+from .config import DistilConfig
 
 CHECKPOINTS = "checkpoints"
 LAST, BEST = "last.ckpt", "best.ckpt"
@@ -101,7 +102,9 @@ def checkpoint_to_resume(folder: Path, identity: dict[str, Any], *, resume: bool
 
 
 def _differences(found: dict[str, Any], expected: dict[str, Any]) -> list[str]:
-    plain = {**found.pop("config"), **found}
+    # What an older run did not know of yet was as it is by default.
+    known = DistilConfig.model_construct(**found.pop("config")).model_dump(mode="json")
+    plain = {**known, **found}
     wanted = {**expected["config"], **{k: v for k, v in expected.items() if k != "config"}}
     return sorted(k for k in plain.keys() | wanted.keys() if plain.get(k) != wanted.get(k))
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from ..errors import DivergedError
+from .config import PLATEAU_FACTOR, PLATEAU_PATIENCE
 from .evaluate import compare_scores
 from .losses import permutation_invariant_bce
 from .parts import after_front_end, front_end
@@ -52,14 +53,17 @@ class Distillation(pl.LightningModule):
         weight_decay: float,
         average_decay: float,
         steps: int,
+        schedule: str = "one_cycle",
     ) -> None:
         super().__init__()
         # The loss takes logits: the sigmoid comes back with `finished`.
         student.activation = nn.Identity()
         self.student = student
         self.average = AveragedModel(student, multi_avg_fn=warmed_up_average(average_decay))
+        self.average.requires_grad_(False)  # or several processes would wait for its gradients
         self._teacher = [teacher.eval()]
         self._learning_rate, self._weight_decay, self._steps = learning_rate, weight_decay, steps
+        self._schedule = schedule
         self.records: dict[str, Any] = {}
 
     def on_fit_start(self) -> None:
@@ -75,7 +79,8 @@ class Distillation(pl.LightningModule):
         else:
             features, expected = batch
             logits = after_front_end(self.student, features)
-        loss = permutation_invariant_bce(logits, expected)
+        with torch.autocast(self.device.type, enabled=False):  # sums over frames need all digits
+            loss = permutation_invariant_bce(logits.float(), expected.float())
         if not torch.isfinite(loss):
             raise DivergedError(
                 f"step {self.global_step + 1}",
@@ -97,14 +102,15 @@ class Distillation(pl.LightningModule):
 
     def validation_step(self, batch: Tensor, batch_index: int) -> None:
         """Measure the averaged student on validation windows."""
-        found = compare_scores(torch.sigmoid(self.average(batch)), self._teacher[0](batch))
+        with torch.autocast(self.device.type, enabled=False):
+            found = compare_scores(torch.sigmoid(self.average(batch)), self._teacher[0](batch))
         size = len(batch)
-        self.log("validation_agreement", found.decisions_percent, batch_size=size)
-        self.log("validation_frames", found.frames_percent, batch_size=size)
-        self.log("validation_loss", found.loss, batch_size=size)
+        self.log("validation_agreement", found.decisions_percent, batch_size=size, sync_dist=True)
+        self.log("validation_frames", found.frames_percent, batch_size=size, sync_dist=True)
+        self.log("validation_loss", found.loss, batch_size=size, sync_dist=True)
 
     def configure_optimizers(self) -> Any:
-        """AdamW on what is trainable, one-cycle over the whole run.
+        """AdamW on what is trainable, one-cycle over the whole run or halved on a plateau.
 
         The second moment forgets faster than by default: a student that starts from its teacher
         has small gradients, and a rare large one would otherwise be a large step.
@@ -116,6 +122,12 @@ class Distillation(pl.LightningModule):
             betas=(0.9, SECOND_MOMENT),
             weight_decay=self._weight_decay,
         )
+        if self._schedule == "plateau":
+            falling = torch.optim.lr_scheduler.ReduceLROnPlateau(
+                optimizer, factor=PLATEAU_FACTOR, patience=PLATEAU_PATIENCE, eps=0
+            )
+            watched = {"scheduler": falling, "interval": "epoch", "monitor": "validation_loss"}
+            return {"optimizer": optimizer, "lr_scheduler": watched}
         schedule = torch.optim.lr_scheduler.OneCycleLR(
             optimizer, max_lr=self._learning_rate, total_steps=self._steps, pct_start=WARM_UP_SHARE
         )

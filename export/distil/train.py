@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import logging
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -13,8 +11,7 @@ from typing import Any, cast
 
 import lightning.pytorch as pl
 import torch
-from lightning.pytorch.callbacks import Callback, ModelCheckpoint
-from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.callbacks import Callback
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
@@ -32,19 +29,15 @@ from .resume import (
     BEST,
     CHECKPOINTS,
     LAST,
-    LOGS,
-    AtomicCheckpoints,
     checkpoint_to_resume,
     disk_errors_told,
     read_logs,
 )
 from .student import Distillation, start_from_teacher
+from .trainer import Hardware, make_trainer, stopped_early
 
 Watch = Callable[[int, float], None]
 """Told after each validation: the step, and percent of the teacher's decisions that agree."""
-
-# Ten times the usual norm: what it cuts are the rare windows that would throw the student back.
-GRADIENT_CLIP = 0.5
 
 
 @dataclass(frozen=True)
@@ -52,15 +45,20 @@ class TrainedStudent:
     """What training gives: the averaged student in evaluation mode, and its log.
 
     `step` is the step of the chosen weights: the best on the validation audio, or the last.
+    `is_main` is false in all but one of the processes of a run on several devices.
     """
 
     module: nn.Module
     step: int
     log_rows: list[dict[str, str]]
+    is_main: bool = True
 
 
 class _Windows(pl.LightningDataModule):
-    """A new stretch of the seeded sequence for every epoch: what a resumed run goes on with."""
+    """A new stretch of the seeded sequence for every epoch: what a resumed run goes on with.
+
+    With `pool`, windows are labelled once: by one process of each machine, the others read them.
+    """
 
     def __init__(
         self,
@@ -75,14 +73,26 @@ class _Windows(pl.LightningDataModule):
         self._recordings = [r.samples for r in audio.recordings]
         self._validation = audio.validation
         self._speakers = {k: [u.samples for u in v] for k, v in audio.speakers.items()}
-        self._pool = pool(self._windows(first=0, count=config.pool_windows)) if pool else None
+        self._make_pool = pool
+        self._pool: Pool | None = None
+
+    def prepare_data(self) -> None:
+        """Label the pool's windows, in one process."""
+        self.setup("fit")
+
+    def setup(self, stage: str) -> None:
+        """Take up the pool, in every process."""
+        if self._make_pool is not None and self._pool is None:
+            self._pool = self._make_pool(self._windows(first=0, count=self._config.pool_windows))
 
     def train_dataloader(self) -> DataLoader[Any]:
         """Batches of the current epoch (the stretch between two checkpoints)."""
         config, epoch = self._config, self.trainer.current_epoch if self.trainer else 0
         done = epoch * config.checkpoint_steps
         steps = min(config.checkpoint_steps, config.steps - done)
-        first, count = done * config.batch_size, steps * config.batch_size
+        # Lightning shares them out among the processes of a run.
+        batch = config.batch_size * (self.trainer.world_size if self.trainer else 1)
+        first, count = done * batch, steps * batch
         windows: Dataset[Any] = self._windows(first=first, count=count)
         if self._pool is not None:
             windows = PoolDraws(self._pool, seed=config.seed, first=first, count=count)
@@ -179,17 +189,25 @@ def train(
     progress: Progress = silent,
     watch: Watch | None = None,
     choose: bool = True,
+    hardware: Hardware | None = None,
 ) -> TrainedStudent:
     """Train a student, with checkpoints and logs in `folder`, labelled windows in `cache`.
 
     Students of one teacher and audio can share a `cache` (default: a folder in `folder`).
     `watch` is told of every validation; what it raises ends the training. The weights that did best
     on the validation audio come back, or the last ones: where there is none, or with `choose` off.
+    `hardware` is where it computes: on one device by default.
 
     With `resume`, goes on from the folder's last checkpoint (from the start where there is none);
     the outcome is that of a run that was never stopped. Raises TrainingError on a folder that
     holds another run, a loss that is not finite, or a full disk; checkpoints are kept.
     """
+    if not audio.validation and (config.early_stopping or config.schedule == "plateau"):
+        raise TrainingError(
+            f"--schedule {config.schedule}, --early-stopping {config.early_stopping}",
+            found="no validation audio to judge by",
+            todo="Give --validation-audio, or train with --schedule one_cycle alone.",
+        )
     student, folder = build_student(config, teacher), folder.resolve()
     identity = {
         "config": config.model_dump(mode="json"),
@@ -204,12 +222,16 @@ def train(
         weight_decay=config.weight_decay,
         average_decay=config.average_decay,
         steps=config.steps,
+        schedule=config.schedule,
     )
     module.records = identity
     choose = choose and bool(audio.validation)
-    trainer = _trainer(config, folder, progress=progress, choose=choose)
+    callbacks: list[Callback] = [_Steps(progress, config.steps)]
     if watch is not None:
-        trainer.callbacks.append(_Watched(watch))  # type: ignore[attr-defined]
+        callbacks.append(_Watched(watch))
+    trainer = make_trainer(
+        config, folder, hardware=hardware or Hardware(), callbacks=callbacks, choose=choose
+    )
     with disk_errors_told(folder):
         label = partial(
             labelled_pool,
@@ -220,7 +242,8 @@ def train(
             progress=progress,
         )
         data = _Windows(config, audio, teacher, pool=label if config.pool_windows else None)
-        trainer.fit(module, datamodule=data, ckpt_path=last, weights_only=True)
+        if last is None or not stopped_early(last):
+            trainer.fit(module, datamodule=data, ckpt_path=last, weights_only=True)
     chosen = folder / CHECKPOINTS / (BEST if choose else LAST)
     checkpoint = torch.load(chosen, map_location="cpu", weights_only=True)
     module.load_state_dict(checkpoint["state_dict"])
@@ -228,6 +251,7 @@ def train(
         module=module.finished(),
         step=int(checkpoint["global_step"]),
         log_rows=read_logs(folder),
+        is_main=trainer.is_global_zero,
     )
 
 
@@ -250,37 +274,3 @@ def _pool_identity(identity: dict[str, Any], student: nn.Module) -> dict[str, di
         "scores": windows | {"teacher": identity["teacher_sha256"]},
         "features": windows | {"front_end": settings, "tensors": tensors},
     }
-
-
-def _trainer(config: DistilConfig, folder: Path, *, progress: Progress, choose: bool) -> pl.Trainer:
-    keep: dict[str, Any] = {
-        "dirpath": folder / CHECKPOINTS,
-        "save_on_train_epoch_end": True,
-        "enable_version_counter": False,
-    }
-    best: dict[str, Any] = {
-        "filename": Path(BEST).stem,
-        "monitor": "validation_agreement",
-        "mode": "max",
-    }
-    callbacks: list[Callback] = [_Steps(progress, config.steps)]
-    # The last one is written last: it holds the score of the best one, which must not be older.
-    if choose:
-        callbacks.append(ModelCheckpoint(**best, **keep))
-    callbacks.append(ModelCheckpoint(filename=Path(LAST).stem, **keep))
-    for name in ("lightning.pytorch", "lightning.fabric"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-    warnings.filterwarnings("ignore", module="lightning")
-    return pl.Trainer(
-        max_epochs=-(-config.steps // config.checkpoint_steps),
-        reload_dataloaders_every_n_epochs=1,
-        num_sanity_val_steps=0,
-        gradient_clip_val=GRADIENT_CLIP,
-        callbacks=callbacks,
-        logger=CSVLogger(folder, name=LOGS),
-        log_every_n_steps=config.checkpoint_steps,
-        plugins=[AtomicCheckpoints()],
-        devices=1,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-    )

@@ -74,7 +74,7 @@ def _tried(trial: Any, best: set[int]) -> Tried:
 def distill_command(tried: Tried, *, teacher: str, steps: int) -> str:
     """How to train a found student on all audio."""
     options: dict[str, Any] = {"teacher": teacher, "student": tried.student, "steps": steps}
-    for name in ("batch_size", "learning_rate"):
+    for name in ("batch_size", "learning_rate", "weight_decay", "average_decay"):
         if name in tried.settings:
             value = tried.settings[name]
             options[name] = f"{value:.4g}" if isinstance(value, float) else value
