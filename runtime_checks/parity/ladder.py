@@ -25,7 +25,7 @@ from export.types import (
 )
 
 from ..der import DerScorer
-from ..runners.base import NotRunnableError, Runner
+from ..runners.base import Judging, NotRunnableError, Runner
 from . import rungs
 from .contract import contract, declaration_problems, expected_frames, value_problems
 from .decisions import Bools, decide
@@ -89,7 +89,8 @@ def execute(
 
     An exception of the runtime is a broken contract, after which no further window is run; only
     `NotRunnableError`, which is this machine's doing, passes. With `dynamic_length` half a window
-    must give the frames that the geometry asks for.
+    must give the frames that the geometry asks for. What a runner that sees inside finds at fault
+    (an operation that overflows float16) breaks the contract too, whatever comes out in the end.
     """
     problems: list[tuple[str | None, str]] = [
         (None, text)
@@ -106,6 +107,8 @@ def execute(
             break
         collected.append(output)
         progress(stage, done, len(windows))
+    if isinstance(runner, Judging):
+        problems += [(None, text) for text in runner.faults()]
     complete = len(collected) == len(windows)
     if dynamic_length and complete:
         half = windows[0].samples[: spec.geometry.window_samples // 2]

@@ -106,6 +106,15 @@ class Noting(Protocol):
         ...
 
 
+@runtime_checkable
+class Judging(Protocol):
+    """A runner that sees inside the file while it runs."""
+
+    def faults(self) -> tuple[str, ...]:
+        """What no right artifact does, in all runs so far, with the name of the operation."""
+        ...
+
+
 RUNNERS: Registry[RunnerFactory] = Registry("runner", "runtime_checks.runners")
 register_runner = RUNNERS.register
 

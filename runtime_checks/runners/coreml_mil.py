@@ -73,6 +73,10 @@ class EvaluatedRunner:
         """Where float16 overflowed or underflowed in all runs so far."""
         return self._evaluator.flags
 
+    def faults(self) -> tuple[str, ...]:
+        """Operations whose results are beyond float16, the first one in the program first."""
+        return tuple(str(flag) for flag in self.flags if flag.kind != "underflow")
+
     def notes(self) -> tuple[str, ...]:
         """That no Core ML has run, and where float16 was too small."""
         return (f"{EVALUATED} ({why_no_core_ml() or 'by choice'})", *describe(self.flags))
