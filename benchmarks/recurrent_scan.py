@@ -1,11 +1,13 @@
 """How many steps of a recurrence one call of a delegate should compute, on one thread.
 
     python benchmarks/recurrent_scan.py --models sinc-1bi --runs 200
+    python benchmarks/recurrent_scan.py --models sinc-1bi --int8 --runs 200
     python benchmarks/recurrent_scan.py --layers --runs 200
 
 The first times whole models on windows of speech: PyTorch eager, the plain scan on portable
-kernels, and delegates of 1, 2, 3 and 5 steps. The second times single layers of every kind, 60
-features to 128, over 115 steps. Prints medians, ratios to eager of medians and of first deciles
+kernels, and delegates of 1, 2, 3 and 5 steps. The second compares those of the recipe int8-dynamic
+with one step in float32. The third times single layers of every kind, 60 features to 128, over 115
+steps. Prints medians, ratios to eager of medians and of first deciles
 (less disturbed by other work on the machine), what lowering took, and the largest distance from
 float64.
 """
@@ -31,6 +33,7 @@ from torch import Tensor, nn
 from export.audio import load_recording
 from export.backends.base import BACKENDS, RECIPES
 from export.checkpoint import LoadedModel, load_model, with_window
+from export.compress.base import compress_for
 from export.lowering.scan_delegate import delegate_recurrence
 from export.models.base import MODELS
 from export.pyannote_import import sample_recording
@@ -50,6 +53,7 @@ def main() -> None:
     """Read the arguments, measure, print."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--models", nargs="*", default=[], help="zoo names or checkpoints")
+    parser.add_argument("--int8", action="store_true", help="the models in int8-dynamic")
     parser.add_argument("--layers", action="store_true", help="single layers of every kind")
     parser.add_argument("--window-s", type=float, default=2.0)
     parser.add_argument("--runs", type=int, default=200)
@@ -59,14 +63,14 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         for source in arguments.models:
             model = with_window(load_model(source), arguments.window_s)
-            time_model(model, Path(folder), runs=arguments.runs)
+            time_model(model, Path(folder), int8=arguments.int8, runs=arguments.runs)
     for kind in (nn.LSTM, nn.GRU, nn.RNN) if arguments.layers else ():
         for bidirectional in (False, True):
             time_layer(kind, bidirectional=bidirectional, runs=arguments.runs)
 
 
-def time_model(model: LoadedModel, folder: Path, *, runs: int) -> None:
-    """Eager, the plain scan, and delegates of several steps."""
+def time_model(model: LoadedModel, folder: Path, *, int8: bool, runs: int) -> None:
+    """Eager, the plain scan or one step in float32, and delegates of several steps."""
     canonical = MODELS[model.spec.architecture].canonical(model.module)
     recording = load_recording(
         sample_recording()[0], sample_rate_hz=model.spec.geometry.sample_rate_hz
@@ -77,15 +81,15 @@ def time_model(model: LoadedModel, folder: Path, *, runs: int) -> None:
         expected = [exact(torch.from_numpy(window).double()).numpy() for window in windows]
     candidates = [Candidate(EAGER_BASELINE, None, OpenEager(lambda: model.module))]
     backend = BACKENDS[BACKEND]
-    for label, steps, recurrence in (
-        ("plain scan", 1, "scan"),
-        *((f"delegated, {k} a call", k, "delegated") for k in STEPS),
+    fp32, chosen = (RECIPES[f"{BACKEND}/{n}"] for n in ("fp32", "int8-dynamic" if int8 else "fp32"))
+    plain = fp32.model_copy(update={"options": {"recurrence": "scan"}})
+    for label, steps, recipe in (
+        ("float32, 1 a call", 1, fp32) if int8 else ("plain scan", 1, plain),
+        *((f"{'int8' if int8 else 'delegated'}, {k} a call", k, chosen) for k in STEPS),
     ):
-        module = with_steps(apply_rewrites(canonical, backend.rewrites), steps)
-        recipe = RECIPES[f"{BACKEND}/fp32"].model_copy(
-            update={"options": {"recurrence": recurrence}}
-        )
-        path = folder / f"{model.spec.name}-{recurrence}-{steps}.pte"
+        compressed = compress_for(recipe, canonical)
+        module = with_steps(apply_rewrites(compressed, backend.rewrites), steps)
+        path = folder / f"{model.spec.name}-{label}.pte"
         start = time.process_time()
         stats = backend.export(module, model.spec, recipe, path)
         sys.stdout.write(

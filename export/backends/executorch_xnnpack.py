@@ -3,6 +3,10 @@
 The body of each loop is a delegate too, unless the recipe's option `recurrence` is `scan`, which
 leaves it to ExecuTorch's portable kernels: much slower, and computed by other code.
 
+`int8-dynamic` computes the products of linear and recurrent layers on integers, with the weights of
+the compressed model and activations that are quantised as they come (`lowering/int8_dynamic.py`);
+the front-end, gates and sums stay float32.
+
 Windows have a fixed length: ExecuTorch plans memory for one shape, and XNNPACK packs for it.
 """
 
@@ -17,17 +21,30 @@ import torch
 from torch import nn
 
 from ..errors import RecipeError
+from ..lowering.int8_dynamic import quantise_dynamically
 from ..lowering.placement import fallbacks, program_stats
 from ..lowering.scan_delegate import delegate_recurrence
 from ..models.base import MODELS
 from ..quiet import quiet_tools
-from ..types import GraphStats, ModelSpec, Recipe, RuntimeOption
-from .base import fp_recipes, register_backend
+from ..types import GraphStats, ModelSpec, Precision, Recipe, RuntimeOption
+from .base import fp_recipes, register_backend, register_recipe
 
 DELEGATED = "delegated"
 RECURRENCES = (DELEGATED, "scan")
 
 fp_recipes("executorch_xnnpack", fp16_compute=None)
+register_recipe(
+    Recipe(
+        name="int8-dynamic",
+        backend="executorch_xnnpack",
+        weight_precision=Precision.INT8,
+        activation_precision=Precision.INT8,
+        options={
+            "compression": "int8_matrices",
+            "limits": {"decision_flips": 0.3, "delta_der": 0.3},
+        },
+    )
+)
 
 
 @register_backend("executorch_xnnpack")
@@ -57,15 +74,19 @@ class ExecuTorchXnnpack:
             return "ExecuTorch plans memory, and XNNPACK packs weights, for windows of one length"
         if (kind := _recurrence(recipe)) not in RECURRENCES:
             return f"option recurrence is {kind!r}, not one of {', '.join(RECURRENCES)}"
+        if kind != DELEGATED and _is_dynamic(recipe):
+            return f"with the recurrence a {kind} nothing would multiply integers in it"
         return None
 
     def export(self, module: nn.Module, spec: ModelSpec, recipe: Recipe, out: Path) -> GraphStats:
         """Write the `.pte`; raises `RecipeError` on a recurrence that would be unrolled."""
         module = copy.deepcopy(module).eval().requires_grad_(False)
         _refuse_native_recurrence(module, recipe)
-        weight_bytes = _size(module)
         inputs = MODELS[spec.architecture].example_inputs(spec)
         with quiet_tools(), torch.no_grad():
+            if _is_dynamic(recipe):
+                quantise_dynamically(module)
+            weight_bytes = _size(module)
             if _recurrence(recipe) == DELEGATED:
                 delegate_recurrence(module, batch=inputs[0].shape[0])
             program = _lower(module, inputs)
@@ -92,6 +113,10 @@ class ExecuTorchXnnpack:
 
 def _recurrence(recipe: Recipe) -> object:
     return recipe.options.get("recurrence", DELEGATED)
+
+
+def _is_dynamic(recipe: Recipe) -> bool:
+    return recipe.activation_precision is Precision.INT8
 
 
 def _size(module: nn.Module) -> int:
