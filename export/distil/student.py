@@ -154,14 +154,21 @@ def start_from_teacher(
 
     Copied are the SincNet, the first recurrent layers, the first linear layers and the classifier
     as far as their shapes agree; the names of the copied tensors come back. A student that starts
-    at random stays for long where one output says "speech" and the others nothing.
+    at random stays for long where one output says "speech" and the others nothing. Of a recurrent
+    layer all directions are taken or none: one direction of two, left alone, has gradients that
+    grow without bound in training.
 
     Frozen are the whole front-end, or only SincNet's waveform norm and sinc filters: these hold 82
     numbers that the teacher has learnt on far more audio, and their gradients are four fifths of a
     training step's time.
     """
     given, own = teacher.state_dict(), student.state_dict()
-    shared = {k: v for k, v in given.items() if k in own and own[k].shape == v.shape}
+    left_out = "lstm." if _directions(student) != _directions(teacher) else "."
+    shared = {
+        name: tensor
+        for name, tensor in given.items()
+        if name in own and own[name].shape == tensor.shape and not name.startswith(left_out)
+    }
     student.load_state_dict(own | shared)
     if whole_front_end:
         front_end(student).requires_grad_(False)
@@ -169,3 +176,7 @@ def start_from_teacher(
         if name in shared and name.startswith(("sincnet.wav_norm1d.", "sincnet.conv1d.0.")):
             parameter.requires_grad_(False)
     return sorted(shared)
+
+
+def _directions(model: nn.Module) -> int:
+    return 2 if any("_reverse" in name for name in model.state_dict()) else 1
