@@ -134,6 +134,8 @@ class Evaluator:
                 continue
             exact = hold(each, value)
             kept = self._held(each, value, of=f"{operation.kind} {operation.name}")
+            if operation.kind.startswith(COMPRESSED):  # weights are what is declared in every mode
+                kept = rounded(kept, value, Mode.DECLARED)
             if value.dtype == "fp16" and self.mode is not Mode.EXACT:
                 self._counter.count(operation, exact, kept, finite=finite)
             known[value] = kept

@@ -20,7 +20,8 @@ class Mode(StrEnum):
     precision that the program declares for it: the same figures on every machine.
     SEQUENTIAL: as DECLARED, with products and sums of float16 added up one by one and rounded to
     float16 after each step: no engine that computes in float16 is further off by adding up.
-    EXACT: float64 throughout, with the stored weights: the program's meaning, apart from rounding.
+    EXACT: float64 throughout, with the weights as they are stored (or decompressed, in the
+    precision declared for that): the program's meaning, apart from rounding.
     """
 
     DECLARED = "declared"
