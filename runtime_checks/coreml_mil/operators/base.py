@@ -136,7 +136,7 @@ def operator(*kinds: str) -> Callable[[Operator], Operator]:
     return register
 
 
-def all_operators() -> Mapping[str, Operator]:
+def all_operators() -> dict[str, Operator]:
     """Every operation by name."""
     package = importlib.import_module(__package__ or "")
     for module in pkgutil.iter_modules(package.__path__):
