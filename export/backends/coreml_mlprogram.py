@@ -30,7 +30,7 @@ from torch import nn
 from ..compress.base import method_of
 from ..compress.small_weights import SMALLEST, matrices
 from ..errors import RecipeError
-from ..lowering.coreml_convert import convert
+from ..lowering.coreml_convert import convert, why_not_convertible
 from ..lowering.coreml_small import store_small
 from ..lowering.coreml_stats import program_stats
 from ..types import GraphStats, ModelSpec, Precision, Recipe, RuntimeOption
@@ -86,10 +86,8 @@ class CoreMLProgram:
         return None
 
     def refuses(self, spec: ModelSpec, recipe: Recipe) -> str | None:
-        """Windows of a free length: the shapes of a package are fixed at conversion."""
-        if recipe.options.get("dynamic_length", False):
-            return "Core ML packages are made for windows of one fixed length"
-        return None
+        """A target or lengths that do not exist."""
+        return why_not_convertible(spec, recipe)
 
     def export(self, module: nn.Module, spec: ModelSpec, recipe: Recipe, out: Path) -> GraphStats:
         """Write the package directory; raises `RecipeError` on what `refuses` refuses."""

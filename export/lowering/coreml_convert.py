@@ -11,7 +11,6 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..errors import RecipeError
 from ..models.base import MODELS
 from ..types import ModelSpec, Precision, Recipe, TensorSpec
 
@@ -20,6 +19,10 @@ RECURRENT = "lstm"
 TARGETS = ("iOS17", "iOS18")
 """Values of a recipe's option `target`; the first is the default."""
 
+LENGTHS = "lengths_samples"
+"""The option that lists the lengths of windows: Core ML makes ready for each, so that it can use
+what takes fixed shapes only."""
+
 LONGEST_S = 60.0
 """Of windows whose length is free: Core ML plans memory for the longest it may be given."""
 
@@ -27,7 +30,8 @@ LONGEST_S = 60.0
 def convert(module: nn.Module, spec: ModelSpec, recipe: Recipe) -> Any:
     """coremltools' MLModel of a module whose inputs are those of the spec, all in float32.
 
-    Raises `RecipeError` on a target that is not known.
+    With the recipe's option `dynamic_length` the window is of any length, with `lengths_samples` of
+    these and the spec's. `why_not_convertible` tells which options raise.
     """
     import coremltools as ct
     import numpy as np
@@ -40,7 +44,7 @@ def convert(module: nn.Module, spec: ModelSpec, recipe: Recipe) -> Any:
     return ct.convert(
         traced,
         convert_to="mlprogram",
-        minimum_deployment_target=getattr(ct.target, target(recipe)),
+        minimum_deployment_target=getattr(ct.target, str(recipe.options.get("target", TARGETS[0]))),
         inputs=[
             ct.TensorType(name=t.name, shape=_shape(t, spec, recipe), dtype=np.float32)
             for t in spec.inputs
@@ -55,30 +59,39 @@ def convert(module: nn.Module, spec: ModelSpec, recipe: Recipe) -> Any:
     )
 
 
-def target(recipe: Recipe) -> str:
-    """The oldest system that a recipe's packages are for, by coremltools' name."""
-    wanted = recipe.options.get("target", TARGETS[0])
+def why_not_convertible(spec: ModelSpec, recipe: Recipe) -> str | None:
+    """What of a recipe's options Core ML does not have, or None."""
+    wanted, lengths = recipe.options.get("target", TARGETS[0]), recipe.options.get(LENGTHS, [])
+    shortest = _shortest(spec)
     if wanted not in TARGETS:
-        raise RecipeError(
-            f"{recipe.backend}/{recipe.name}",
-            found=f"target is {wanted!r}",
-            expected=f"one of {', '.join(TARGETS)}",
-        )
-    return str(wanted)
+        return f"target is {wanted!r}, not one of {', '.join(TARGETS)}"
+    if not isinstance(lengths, list) or not all(type(n) is int and n >= shortest for n in lengths):
+        return f"{LENGTHS} is {lengths!r}, not a list of whole numbers from {shortest} on"
+    if lengths and recipe.options.get("dynamic_length", False):
+        return f"windows are of any length, or of those in {LENGTHS}, not both"
+    return None
 
 
 def _shape(tensor: TensorSpec, spec: ModelSpec, recipe: Recipe) -> Any:
     """The shape of an input: the spec's, or one that is free where the window's length is."""
     import coremltools as ct
 
-    geometry = spec.geometry
-    free = bool(recipe.options.get("dynamic_length", False))
-    if tensor is not spec.inputs[0] or not free:
+    if tensor is not spec.inputs[0]:
         return tensor.shape
-    shortest = geometry.receptive_field_samples + geometry.frame_step_samples  # two frames
-    longest = max(geometry.window_samples, round(LONGEST_S * geometry.sample_rate_hz))
-    samples = ct.RangeDim(shortest, longest, default=geometry.window_samples)
-    return (*tensor.shape[:-1], samples)
+    around, window = tensor.shape[:-1], spec.geometry.window_samples
+    if recipe.options.get("dynamic_length", False):
+        longest = max(window, round(LONGEST_S * spec.geometry.sample_rate_hz))
+        return (*around, ct.RangeDim(_shortest(spec), longest, default=window))
+    lengths: Any = recipe.options.get(LENGTHS, [])
+    if lengths:
+        shapes = [(*around, samples) for samples in sorted({window, *lengths})]
+        return ct.EnumeratedShapes(shapes, default=tensor.shape)
+    return tensor.shape
+
+
+def _shortest(spec: ModelSpec) -> int:
+    """Samples of two frames, below which norms over time have no deviation."""
+    return spec.geometry.receptive_field_samples + spec.geometry.frame_step_samples
 
 
 def _from_first_recurrence(operation: Any) -> bool:
