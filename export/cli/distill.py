@@ -76,6 +76,12 @@ def command(
     average_decay: Annotated[
         float, typer.Option(min=0, help="Decay of the moving average that is kept as the weights.")
     ] = 0.995,
+    temperature: Annotated[
+        float, typer.Option(help="Of a powerset teacher's softmax, and its student's.")
+    ] = 1.0,
+    hint_weight: Annotated[
+        float, typer.Option(min=0, help="Weight of the loss on hidden features; no pool then.")
+    ] = 0.0,
     schedule: Annotated[
         str,
         typer.Option(
@@ -151,6 +157,8 @@ def command(
         "learning_rate": learning_rate,
         "weight_decay": weight_decay,
         "average_decay": average_decay,
+        "temperature": temperature,
+        "hint_weight": hint_weight,
         "schedule": schedule,
         "early_stopping": early_stopping,
         "precision": precision,

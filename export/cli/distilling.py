@@ -21,6 +21,7 @@ from ..distil.config import DistilConfig, TrainingAudio
 from ..distil.data import load_speakers, load_training_audio
 from ..distil.evaluate import compare_scores, score_windows, stack_windows
 from ..distil.folder import write_student
+from ..distil.objective import Objective
 from ..distil.protocols import read_protocol
 from ..distil.record import Provenance, SplitFigures, TrainingRecord
 from ..distil.train import build_student, train
@@ -133,7 +134,7 @@ def measure(
         recordings=len(recordings),
         audio_s=round(sum(r.duration_s for r in recordings), 3),
         hop_s=hop_s,
-        agreement=compare_scores(*scores),
+        agreement=compare_scores(*scores, Objective.of(teacher.spec)),
         student_der=ders[0],
         teacher_der=ders[1],
     )

@@ -25,6 +25,8 @@ class DistilConfig(Value):
     `schedule` "plateau" halves the learning rate after `PLATEAU_PATIENCE` validations without a
     smaller loss, and `early_stopping` ends the training after so many (0: never). Sikorskyi
     ("On-device Speaker Diarization", 2023) trains with both: patience 5 and 15, learning rate 1e-4.
+    `temperature` is that of a powerset teacher's and its student's softmax. `hint_weight` times the
+    hint loss is added, which needs the teacher's hidden features and so `pool_windows` 0.
     `precision` is one of Lightning's: "32-true", "bf16-mixed", "16-mixed".
     """
 
@@ -41,6 +43,8 @@ class DistilConfig(Value):
     schedule: Literal["one_cycle", "plateau"] = "one_cycle"
     early_stopping: int = Field(default=0, ge=0)
     precision: str = "32-true"
+    temperature: float = Field(default=1.0, gt=0)
+    hint_weight: float = Field(default=0.0, ge=0)
     seed: int = Field(default=0, ge=0)
 
 

@@ -9,19 +9,20 @@ from torch import Tensor, nn
 
 from ..audio import Recording, cut_windows
 from ..types import FrameGeometry, Value
-from .losses import best_permutation, permutation_invariant_bce
+from . import objective as objectives
+from .losses import best_permutation
+from .objective import Objective
 
-THRESHOLD = 0.5
+THRESHOLD, EPSILON = objectives.THRESHOLD, objectives.EPSILON
 BATCH = 16
-EPSILON = 1e-6
 
 
 class Agreement(Value):
     """Agreement with the teacher, under the best permutation of speakers in each window.
 
-    `decisions_percent` counts (frame, speaker) decisions at a score of 0.5 that are equal;
-    `frames_percent` the frames on which all speakers' decisions are; `loss` is the
-    permutation-invariant cross-entropy.
+    `decisions_percent` counts (frame, speaker) decisions that are equal, at a score of 0.5 or by
+    the likeliest set of speakers; `frames_percent` the frames on which all speakers' decisions
+    are; `loss` is the permutation-invariant cross-entropy, or divergence of powersets.
     """
 
     decisions_percent: float
@@ -40,13 +41,19 @@ def stack_windows(
 
 @torch.no_grad()
 def score_windows(module: nn.Module, windows: Tensor) -> Tensor:
-    """Scores [windows, frames, speakers] of a model in evaluation mode."""
+    """Scores [windows, frames, classes] of a model in evaluation mode."""
     return torch.cat([module(batch) for batch in torch.split(windows, BATCH)])
 
 
-def compare_scores(student: Tensor, teacher: Tensor) -> Agreement:
-    """Agreement of two models' scores [windows, frames, speakers] of the same windows."""
-    on, expected = student > THRESHOLD, teacher > THRESHOLD
+def compare_scores(
+    student: Tensor, teacher: Tensor, objective: Objective | None = None
+) -> Agreement:
+    """Agreement of two models' scores [windows, frames, classes] of the same windows.
+
+    Without an objective the classes are speakers.
+    """
+    objective = objective or Objective(student.shape[-1])
+    on, expected = objective.decided(student), objective.decided(teacher)
     differing = (on.unsqueeze(3) != expected.unsqueeze(2)).float().mean(1)
     permutation = best_permutation(differing)
     aligned = torch.gather(expected, 2, permutation.unsqueeze(1).expand_as(expected))
@@ -54,7 +61,7 @@ def compare_scores(student: Tensor, teacher: Tensor) -> Agreement:
     return Agreement(
         decisions_percent=100 * float(equal.float().mean()),
         frames_percent=100 * float(equal.all(2).float().mean()),
-        loss=float(permutation_invariant_bce(torch.logit(student, EPSILON), teacher)),
+        loss=objective.distance(student, teacher),
         windows=len(student),
     )
 

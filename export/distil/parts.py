@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from torch import Tensor, nn
@@ -22,3 +23,27 @@ def after_front_end(model: nn.Module, features: Tensor) -> Tensor:
         hidden = nn.functional.leaky_relu(linear(hidden))
     scores: Tensor = net.activation(net.classifier(hidden))
     return scores
+
+
+def last_recurrent(model: nn.Module) -> nn.RNNBase:
+    """The recurrent layers, or the last of them where each is a module of its own."""
+    net: Any = model
+    layer: nn.RNNBase = net.lstm if isinstance(net.lstm, nn.RNNBase) else net.lstm[-1]
+    return layer
+
+
+def hidden_width(model: nn.Module) -> int:
+    """Width of what the recurrent layers give."""
+    layer = last_recurrent(model)
+    return layer.hidden_size * (2 if layer.bidirectional else 1)
+
+
+def keep_hidden(model: nn.Module) -> Callable[[], Tensor]:
+    """What gives the hidden features [batch, frames, width] of the model's latest forward pass."""
+    kept: list[Tensor] = []
+
+    def keep(module: nn.Module, inputs: Any, output: Any) -> None:
+        kept[:] = [output[0]]
+
+    last_recurrent(model).register_forward_hook(keep)
+    return lambda: kept[0]

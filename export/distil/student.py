@@ -13,8 +13,9 @@ from torch.optim.swa_utils import AveragedModel
 from ..errors import DivergedError
 from .config import PLATEAU_FACTOR, PLATEAU_PATIENCE
 from .evaluate import compare_scores
-from .losses import permutation_invariant_bce
-from .parts import after_front_end, front_end
+from .losses import hint_loss
+from .objective import Objective
+from .parts import after_front_end, front_end, hidden_width, keep_hidden
 
 SECOND_MOMENT = 0.99
 WARM_UP_SHARE = 0.15
@@ -54,16 +55,23 @@ class Distillation(pl.LightningModule):
         average_decay: float,
         steps: int,
         schedule: str = "one_cycle",
+        objective: Objective,
+        hint_weight: float = 0.0,
     ) -> None:
         super().__init__()
-        # The loss takes logits: the sigmoid comes back with `finished`.
+        # The loss takes logits: the activation comes back with `finished`.
+        self._activation: list[nn.Module] = [student.get_submodule("activation")]
         student.activation = nn.Identity()
         self.student = student
         self.average = AveragedModel(student, multi_avg_fn=warmed_up_average(average_decay))
         self.average.requires_grad_(False)  # or several processes would wait for its gradients
         self._teacher = [teacher.eval()]
         self._learning_rate, self._weight_decay, self._steps = learning_rate, weight_decay, steps
-        self._schedule = schedule
+        self._schedule, self._hint_weight = schedule, hint_weight
+        self._objective = objective
+        if hint_weight > 0:
+            self._hidden = keep_hidden(student), keep_hidden(teacher)
+            self.regressor = nn.Linear(hidden_width(student), hidden_width(teacher))
         self.records: dict[str, Any] = {}
 
     def on_fit_start(self) -> None:
@@ -80,7 +88,10 @@ class Distillation(pl.LightningModule):
             features, expected = batch
             logits = after_front_end(self.student, features)
         with torch.autocast(self.device.type, enabled=False):  # sums over frames need all digits
-            loss = permutation_invariant_bce(logits.float(), expected.float())
+            loss = self._objective.loss(logits.float(), expected.float())
+            if self._hint_weight > 0:
+                own, given = (hidden().float() for hidden in self._hidden)
+                loss = loss + self._hint_weight * hint_loss(self.regressor(own), given)
         if not torch.isfinite(loss):
             raise DivergedError(
                 f"step {self.global_step + 1}",
@@ -103,7 +114,8 @@ class Distillation(pl.LightningModule):
     def validation_step(self, batch: Tensor, batch_index: int) -> None:
         """Measure the averaged student on validation windows."""
         with torch.autocast(self.device.type, enabled=False):
-            found = compare_scores(torch.sigmoid(self.average(batch)), self._teacher[0](batch))
+            scores = self._activation[0](self.average(batch))
+            found = compare_scores(scores, self._teacher[0](batch), self._objective)
         size = len(batch)
         self.log("validation_agreement", found.decisions_percent, batch_size=size, sync_dist=True)
         self.log("validation_frames", found.frames_percent, batch_size=size, sync_dist=True)
@@ -115,7 +127,7 @@ class Distillation(pl.LightningModule):
         The second moment forgets faster than by default: a student that starts from its teacher
         has small gradients, and a rare large one would otherwise be a large step.
         """
-        trainable = [p for p in self.student.parameters() if p.requires_grad]
+        trainable = [p for p in self.parameters() if p.requires_grad]
         optimizer = torch.optim.AdamW(
             trainable,
             lr=self._learning_rate,
@@ -137,9 +149,9 @@ class Distillation(pl.LightningModule):
         }
 
     def finished(self) -> nn.Module:
-        """The averaged student with its sigmoid, on the CPU in evaluation mode."""
+        """The averaged student with its activation, on the CPU in evaluation mode."""
         student: nn.Module = self.average.module
-        student.activation = nn.Sigmoid()
+        student.activation = self._activation[0]
         return student.cpu().eval()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:

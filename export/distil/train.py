@@ -23,6 +23,7 @@ from ..progress import Progress, silent
 from .config import DistilConfig, TrainingAudio
 from .data import WINDOWS_VERSION, TrainingWindows
 from .evaluate import stack_windows
+from .objective import Objective
 from .parts import front_end
 from .pool import CACHE, Pool, PoolDraws, labelled_pool
 from .resume import (
@@ -150,12 +151,18 @@ def build_student(config: DistilConfig, teacher: LoadedModel) -> nn.Module:
     architecture, plain = student_design(
         config.student, window_s=spec.geometry.window_s, classes=len(spec.classes)
     )
-    if spec.powerset_max_classes is not None:
+    plain["specifications"]["powerset_max_classes"] = spec.powerset_max_classes
+    if spec.powerset_max_classes is None and config.temperature != 1:
         raise TrainingError(
             teacher.source,
-            found=f"a powerset teacher (at most {spec.powerset_max_classes} speakers at once)",
-            expected="one score a speaker (sigmoid), as the students give",
-            todo="Choose a multi-label teacher such as pyannote/segmentation.",
+            found=f"temperature {config.temperature:g} for a teacher of one score a speaker",
+            expected="a powerset teacher: only its softmax has a temperature",
+        )
+    if config.hint_weight > 0 and config.pool_windows > 0:
+        raise TrainingError(
+            "--hint-weight",
+            found=f"hints, and a pool of {config.pool_windows} windows",
+            expected="--pool-windows 0: a pool keeps the teacher's scores alone",
         )
     if plain["sample_rate"] != spec.geometry.sample_rate_hz:
         raise TrainingError(
@@ -223,6 +230,8 @@ def train(
         average_decay=config.average_decay,
         steps=config.steps,
         schedule=config.schedule,
+        objective=Objective.of(teacher.spec, temperature=config.temperature),
+        hint_weight=config.hint_weight,
     )
     module.records = identity
     choose = choose and bool(audio.validation)

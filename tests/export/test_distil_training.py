@@ -283,9 +283,10 @@ def model(*, classes: int = 3, powerset: int | None = None, rate: int = 16000) -
     return LoadedModel(module, spec, "teacher.bin", "0" * 64, "", "")
 
 
-def test_powerset_teacher_is_refused() -> None:
-    with pytest.raises(TrainingError, match=r"teacher\.bin: a powerset teacher \(at most 2"):
-        build_student(CONFIG, model(powerset=2))
+def test_a_temperature_without_powerset_classes_is_refused() -> None:
+    config = CONFIG.model_copy(update={"temperature": 2.0})
+    with pytest.raises(TrainingError, match=r"teacher\.bin: temperature 2 for a teacher of one"):
+        build_student(config, model())
 
 
 def test_teacher_of_another_rate_is_refused(zoo_model: LoadedModel) -> None:
@@ -373,7 +374,7 @@ def test_average_is_what_is_measured_and_kept(trained: TrainedStudent, folder: P
     assert not equal(running, trained.module)
 
 
-def test_powerset_checkpoint_file_is_refused_by_name(tmp_path: Path) -> None:
+def test_the_student_of_a_powerset_checkpoint_has_its_classes(tmp_path: Path) -> None:
     save_pyannote(tmp_path / "powerset.bin", model(powerset=2).module)
-    with pytest.raises(TrainingError, match=r"powerset\.bin: a powerset teacher"):
-        build_student(CONFIG, load_model(tmp_path / "powerset.bin"))
+    student = build_student(CONFIG, load_model(tmp_path / "powerset.bin"))
+    assert student(torch.zeros(1, 1, 80000)).shape[2] == 7
