@@ -7,20 +7,22 @@ line runs them between `export_artifact` and the writing of the manifest.
 from __future__ import annotations
 
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 
+from pydantic import JsonValue
 from torch import nn
 
-from .backends.base import BACKENDS, Backend, select_recipes
+from .backends.base import BACKENDS, Backend, select_recipes, why_refused
 from .bundle import hash_path, size_of
 from .checkpoint import LoadedModel
 from .compress.base import compress_for, method_of
 from .errors import BackendUnavailableError, RecipeError
 from .models.base import MODELS
+from .models.streaming import STREAMING, StreamingNet, streaming_spec
 from .rewrites.base import apply_rewrites
 from .types import Artifact, Recipe
 
@@ -59,7 +61,10 @@ class Exporter:
         backend = BACKENDS[recipe.backend]
         path = folder / artifact_name(recipe, backend)
         module = apply_rewrites(self.compressed(recipe), backend.rewrites)
-        stats = backend.export(module, self.model.spec, recipe, path)
+        spec = self.model.spec
+        if recipe.options.get(STREAMING):
+            module, spec = StreamingNet(module), streaming_spec(spec, module)
+        stats = backend.export(module, spec, recipe, path)
         return Artifact(
             path=path.name,
             sha256=hash_path(path),
@@ -84,17 +89,26 @@ def plan(
     backends: list[str],
     recipes: list[str],
     dynamic_length: bool = False,
+    lengths_s: Sequence[float] = (),
+    streaming: bool = False,
     allow: Sequence[str] = (),
 ) -> Plan:
     """What to build for the named backends and recipes (empty: every backend, fp32).
 
-    `allow` names fallbacks that are no error (`export.budget`), beside those of the recipes.
+    `lengths_s` are further lengths of windows, and `streaming` asks for a network that carries its
+    states. `allow` names fallbacks that are no error (`export.budget`), beside the recipes' own.
     What was asked for by name and cannot be done raises (`BackendUnavailableError`,
     `RecipeError`); what was only implied is left out with its reason.
     """
+    rate = model.spec.geometry.sample_rate_hz
+    forms: dict[str, JsonValue] = {
+        "dynamic_length": dynamic_length,
+        "lengths_samples": [round(length_s * rate) for length_s in lengths_s],
+        STREAMING: streaming,
+    }
     chosen, left_out = [], []
     selected = [
-        _with_options(recipe, dynamic_length=dynamic_length, allow=allow)
+        _with_options(recipe, forms=forms, allow=allow)
         for recipe in select_recipes(backends, recipes)
     ]
     for recipe in selected:
@@ -104,7 +118,7 @@ def plan(
             if by_name:
                 raise BackendUnavailableError(recipe.backend, found=reason)
             left_out.append((recipe, reason))
-        elif reason := backend.refuses(model.spec, recipe):
+        elif reason := why_refused(backend, model.spec, recipe):
             if by_name:
                 raise RecipeError(f"{recipe.backend}/{recipe.name}", found=reason)
             left_out.append((recipe, reason))
@@ -116,10 +130,10 @@ def plan(
     return Plan(tuple(chosen), tuple(left_out))
 
 
-def _with_options(recipe: Recipe, *, dynamic_length: bool, allow: Sequence[str]) -> Recipe:
-    options = dict(recipe.options)
-    if dynamic_length:
-        options["dynamic_length"] = True
+def _with_options(
+    recipe: Recipe, *, forms: Mapping[str, JsonValue], allow: Sequence[str]
+) -> Recipe:
+    options = recipe.options | {name: value for name, value in forms.items() if value}
     if allow:
         own = options.get("allow", [])
         options["allow"] = [*(own if isinstance(own, list) else [own]), *allow]

@@ -7,7 +7,7 @@ the runner of a backend is a file of `runtime_checks/runners` under the same nam
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from torch import nn
 
@@ -49,6 +49,29 @@ class Backend(Protocol):
     def fallbacks(self, stats: GraphStats, recipe: Recipe) -> dict[str, int]:
         """Operators that run where none should, with their counts: what `export.budget` refuses."""
         ...
+
+
+@runtime_checkable
+class Reshaping(Protocol):
+    """A backend that makes more than one form of a model's inputs.
+
+    `forms` are the options of recipes that ask for one: `lengths_samples` (windows of several
+    lengths), `streaming` (`export.models.streaming`).
+    """
+
+    forms: tuple[str, ...]
+
+
+FORMS = ("lengths_samples", "streaming")
+
+
+def why_refused(backend: Backend, spec: ModelSpec, recipe: Recipe) -> str | None:
+    """Why a backend cannot do a recipe for a model, in the form that its options ask for."""
+    known = backend.forms if isinstance(backend, Reshaping) else ()
+    missing = [form for form in FORMS if recipe.options.get(form) and form not in known]
+    if missing:
+        return f"this backend has no form for the option {missing[0]}"
+    return backend.refuses(spec, recipe)
 
 
 BACKENDS: Registry[Backend] = Registry("backend", "export.backends")

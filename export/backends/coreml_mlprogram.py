@@ -34,7 +34,7 @@ from ..lowering.coreml_convert import convert, why_not_convertible
 from ..lowering.coreml_small import store_small
 from ..lowering.coreml_stats import program_stats
 from ..types import GraphStats, ModelSpec, Precision, Recipe, RuntimeOption
-from .base import fp_recipes, register_backend, register_recipe
+from .base import FORMS, fp_recipes, register_backend, register_recipe
 
 MANIFEST = "Manifest.json"
 # What Core ML goes through one operation at a time, on the CPU.
@@ -68,6 +68,7 @@ class CoreMLProgram:
     """Canonical module -> .mlpackage with float32 inputs and outputs."""
 
     suffix = ".mlpackage"
+    forms: tuple[str, ...] = FORMS
     rewrites: tuple[str, ...] = (
         "sincnet_filterbank",
         "wav_norm_affine",

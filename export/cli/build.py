@@ -46,6 +46,20 @@ def command(
             "--dynamic-length", help="Take any number of samples, where a backend supports it."
         ),
     ] = False,
+    length_s: Annotated[
+        list[float] | None,
+        typer.Option(
+            help="Take windows of this length too, where a backend prepares for several; can be "
+            "repeated."
+        ),
+    ] = None,
+    streaming: Annotated[
+        bool,
+        typer.Option(
+            "--streaming",
+            help="Carry the recurrence's states from window to window, as inputs and outputs.",
+        ),
+    ] = False,
     allow: Annotated[
         list[str] | None,
         typer.Option(
@@ -96,6 +110,8 @@ def command(
         limits=parse_limits(limit),
         der_settings=DerSettings(collar_s=collar_s, skip_overlap=skip_overlap),
         runs=runs,
+        lengths_s=tuple(length_s or ()),
+        streaming=streaming,
     )
     with progress_bar(quiet=quiet or json) as progress:
         result = run_build(request, progress)

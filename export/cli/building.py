@@ -53,6 +53,8 @@ class BuildRequest:
     limits: Mapping[str, object]
     der_settings: DerSettings
     runs: int
+    lengths_s: tuple[float, ...] = ()
+    streaming: bool = False
 
 
 @dataclass(frozen=True)
@@ -97,6 +99,8 @@ def _build(request: BuildRequest, progress: Progress) -> BuildResult:
         backends=request.backends,
         recipes=request.recipes,
         dynamic_length=request.dynamic_length,
+        lengths_s=request.lengths_s,
+        streaming=request.streaming,
         allow=request.allow,
     )
     recordings, rttm = load_audio(

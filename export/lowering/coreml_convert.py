@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..models.base import MODELS
+from ..models.base import example_inputs
 from ..types import ModelSpec, Precision, Recipe, TensorSpec
 
 RECURRENT = "lstm"
@@ -36,7 +36,7 @@ def convert(module: nn.Module, spec: ModelSpec, recipe: Recipe) -> Any:
     import coremltools as ct
     import numpy as np
 
-    inputs = MODELS[spec.architecture].example_inputs(spec)
+    inputs = example_inputs(spec)
     with torch.no_grad():
         traced = torch.jit.trace(module, inputs, check_trace=False)  # type: ignore[no-untyped-call]
     half = recipe.activation_precision is Precision.FP16

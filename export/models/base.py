@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
+import torch
 from torch import Tensor, nn
 
 from ..registry import Registry
@@ -44,3 +45,10 @@ class Architecture(Protocol):
 
 MODELS: Registry[Architecture] = Registry("architecture", "export.models")
 register_model = MODELS.register
+
+
+def example_inputs(spec: ModelSpec) -> tuple[Tensor, ...]:
+    """Inputs for tracing any form of a model: its architecture's, and zeros for states."""
+    given = MODELS[spec.architecture].example_inputs(spec)
+    states = spec.inputs[len(given) :]
+    return (*given, *(torch.zeros([size or 1 for size in state.shape]) for state in states))

@@ -14,6 +14,7 @@ from torch import nn
 
 from export.audio import Window
 from export.models.base import MODELS
+from export.models.streaming import STREAMING, streaming_spec
 from export.progress import Progress
 from export.types import (
     Artifact,
@@ -32,7 +33,7 @@ from ..runners.base import RUNNERS, Noting, NotRunnableError, Runner
 from .bisect import Divergence, bisect, first_divergence, layer_reference
 from .contract import features
 from .decisions import Floats
-from .ladder import NO_SCORES, Climbed, Execution, climb, execute
+from .ladder import NO_SCORES, Climbed, Execution, climb, execute, window_inputs
 from .limits import Limits, limits_for
 from .probe import fresh_export
 from .reference import ReferenceScores, double, evaluate, layer_outputs
@@ -119,12 +120,18 @@ class Examiner:
         execution = execute(
             runner,
             self.windows,
-            spec=self.spec,
+            spec=self._contract(artifact.recipe),
             dynamic_length=artifact.dynamic_length,
             stage=artifact.path,
             progress=self.progress,
         )
         return runner, execution
+
+    def _contract(self, recipe: Recipe) -> ModelSpec:
+        """The contract of the recipe's form of the model."""
+        if recipe.options.get(STREAMING):
+            return streaming_spec(self.spec, self.compressed(recipe))
+        return self.spec
 
     def scores_of(self, module: nn.Module) -> ReferenceScores:
         """Scores of a compressed module on all windows.
@@ -245,7 +252,7 @@ class _Inside:
 
     def _inputs(self, window: Window) -> dict[str, Scores]:
         declared = (self.runner.inputs if self.runner else None) or self.job.spec.inputs
-        return {declared[0].name: window.samples[None, None]}
+        return window_inputs(declared, window.samples)
 
     def _diverges(self, climbed: Climbed, *, limits: Limits, exported: bool) -> Divergence:
         job, recipe = self.job, self.artifact.recipe

@@ -120,6 +120,12 @@ def execute(
     return Execution(tuple(collected) if complete else None, tuple(problems))
 
 
+def window_inputs(declared: Sequence[TensorSpec], samples: Scores) -> dict[str, Scores]:
+    """A window as the first of the declared inputs, and zeros for all others: states before it."""
+    states = {t.name: np.zeros([n or 1 for n in t.shape], np.float32) for t in declared[1:]}
+    return {declared[0].name: samples[None, None], **states}
+
+
 def _with_frames(spec: ModelSpec, frames: int) -> TensorSpec:
     output = spec.outputs[0]
     return output.model_copy(update={"shape": (1, frames, output.shape[2])})
@@ -129,7 +135,7 @@ def _run(runner: Runner, samples: Scores, *, spec: ModelSpec) -> tuple[Scores | 
     """One window's comparable output (or None) and what is wrong with it."""
     declared = runner.inputs or spec.inputs
     try:
-        outputs = runner.run({declared[0].name: samples[None, None]})
+        outputs = runner.run(window_inputs(declared, samples))
     except NotRunnableError:
         raise
     except Exception as error:
