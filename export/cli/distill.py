@@ -29,6 +29,9 @@ def command(
         list[Path] | None,
         typer.Option(help="Audio to train on: file, folder or list; can be repeated. No labels."),
     ] = None,
+    rttm: Annotated[
+        Path | None, typer.Option(help="Who speaks when in that audio, for --label-share.")
+    ] = None,
     protocol: Annotated[
         str | None,
         typer.Option(
@@ -82,6 +85,10 @@ def command(
     hint_weight: Annotated[
         float, typer.Option(min=0, help="Weight of the loss on hidden features; no pool then.")
     ] = 0.0,
+    label_share: Annotated[
+        float,
+        typer.Option(min=0, max=1, help="Share of the loss on who really talks, by --rttm."),
+    ] = 0.0,
     schedule: Annotated[
         str,
         typer.Option(
@@ -128,9 +135,9 @@ def command(
 ) -> None:
     """Train a small student to give the scores of a larger teacher.
 
-    No labels are needed. A killed run goes on with --resume and the same options and gives what it
-    would have given. OUT is then a model folder for every other command, and its pytorch_model.bin
-    one for pyannote.audio.
+    No labels are needed, but a share of the loss can be theirs. A killed run goes on with --resume
+    and the same options and gives what it would have given. OUT is then a model folder for every
+    other command, and its pytorch_model.bin one for pyannote.audio.
 
     Examples:
 
@@ -159,6 +166,7 @@ def command(
         "average_decay": average_decay,
         "temperature": temperature,
         "hint_weight": hint_weight,
+        "label_share": label_share,
         "schedule": schedule,
         "early_stopping": early_stopping,
         "precision": precision,
@@ -171,6 +179,7 @@ def command(
         out=out,
         settings=settings,
         audio=audio or [],
+        rttm=rttm,
         protocol=protocol,
         database=database,
         hardware={

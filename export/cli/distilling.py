@@ -18,9 +18,11 @@ from runtime_checks.rttm import load_reference
 from ..audio import Recording, cut_windows
 from ..checkpoint import LoadedModel, load_model
 from ..distil.config import DistilConfig, TrainingAudio
+from ..distil.conversations import Turn
 from ..distil.data import load_speakers, load_training_audio
 from ..distil.evaluate import compare_scores, score_windows, stack_windows
 from ..distil.folder import write_student
+from ..distil.labels import Turns
 from ..distil.objective import Objective
 from ..distil.protocols import read_protocol
 from ..distil.record import Provenance, SplitFigures, TrainingRecord
@@ -49,6 +51,7 @@ class DistillRequest:
     out: Path
     settings: dict[str, Any]
     audio: Sequence[Path]
+    rttm: Path | None
     protocol: str | None
     database: Path | None
     hardware: dict[str, Any]
@@ -79,7 +82,7 @@ def run_distill(request: DistillRequest, progress: Progress) -> TrainingRecord |
     build_student(config, teacher)
     audio = _training_audio(request, teacher, progress)
     parts = [(m, _measured_audio(m, teacher)) for m in (request.validation, request.test)]
-    audio = TrainingAudio(audio.recordings, audio.speakers, parts[0][1])
+    audio = replace(audio, validation=parts[0][1])
     for measured, recordings in parts:
         _reference(measured, recordings)
     trained = train(
@@ -171,7 +174,22 @@ def _training_audio(
         speakers = load_speakers(
             request.simulate_from, sample_rate_hz=geometry.sample_rate_hz, progress=progress
         )
-    return TrainingAudio(recordings, speakers)
+    return TrainingAudio(recordings, speakers, turns=_turns(request, recordings))
+
+
+def _turns(request: DistillRequest, recordings: Sequence[Recording]) -> dict[str, Turns]:
+    """The turns of the training recordings in samples, where the labels count."""
+    if request.rttm is None or request.settings["label_share"] == 0:
+        return {}
+    speech = load_reference(request.rttm, uem=None, recordings=recordings)
+    rates = {recording.uri: recording.sample_rate_hz for recording in recordings}
+    return {
+        uri: tuple(
+            Turn(t.speaker, round(t.start_s * rates[uri]), round(t.end_s * rates[uri]))
+            for t in turns
+        )
+        for uri, turns in speech.turns.items()
+    }
 
 
 def _hardware(request: DistillRequest) -> Hardware:
@@ -195,7 +213,8 @@ def _with_protocol(request: DistillRequest) -> DistillRequest:
     if not test.audio:
         test = Measured("test", tested.audio, tested.rttm, tested.uem)
     audio = [*request.audio, *parts["train"].audio]
-    return replace(request, audio=audio, validation=validation, test=test)
+    rttm = request.rttm or parts["train"].rttm
+    return replace(request, audio=audio, rttm=rttm, validation=validation, test=test)
 
 
 def _measured_audio(part: Measured, teacher: LoadedModel) -> list[Recording]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
@@ -11,6 +12,7 @@ from pydantic import Field
 from ..audio import Recording
 from ..types import Value
 from .data import audio_sha256
+from .labels import Turns
 
 PLATEAU_PATIENCE, PLATEAU_FACTOR = 5, 0.5
 
@@ -27,6 +29,7 @@ class DistilConfig(Value):
     ("On-device Speaker Diarization", 2023) trains with both: patience 5 and 15, learning rate 1e-4.
     `temperature` is that of a powerset teacher's and its student's softmax. `hint_weight` times the
     hint loss is added, which needs the teacher's hidden features and so `pool_windows` 0.
+    `label_share` of the loss is on who really talks, which needs the turns of all recordings.
     `precision` is one of Lightning's: "32-true", "bf16-mixed", "16-mixed".
     """
 
@@ -45,16 +48,22 @@ class DistilConfig(Value):
     precision: str = "32-true"
     temperature: float = Field(default=1.0, gt=0)
     hint_weight: float = Field(default=0.0, ge=0)
+    label_share: float = Field(default=0.0, ge=0, le=1)
     seed: int = Field(default=0, ge=0)
 
 
 @dataclass(frozen=True)
 class TrainingAudio:
-    """Audio of a run: recordings, utterances by speaker for simulation, recordings to choose on."""
+    """Audio of a run: recordings, utterances by speaker for simulation, recordings to choose on.
+
+    `turns` are those of the recordings, by uri and in samples, where labels are learnt from. One
+    name is one person in all of them.
+    """
 
     recordings: Sequence[Recording]
     speakers: dict[str, list[Recording]] = field(default_factory=dict)
     validation: Sequence[Recording] = ()
+    turns: dict[str, Turns] = field(default_factory=dict)
 
     def hashes(self) -> dict[str, dict[str, str]]:
         """Hashes of all audio by its part in the run."""
@@ -63,8 +72,14 @@ class TrainingAudio:
             for name, utterances in self.speakers.items()
             for uri, sha in audio_sha256(utterances).items()
         }
-        return {
+        hashes = {
             "recordings": audio_sha256(self.recordings),
             "speakers": spoken,
             "validation": audio_sha256(self.validation),
         }
+        if self.turns:
+            hashes["turns"] = {
+                uri: hashlib.sha256(repr(turns).encode()).hexdigest()
+                for uri, turns in sorted(self.turns.items())
+            }
+        return hashes

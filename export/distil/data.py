@@ -19,19 +19,34 @@ from ..progress import Progress, silent
 from ..types import FrameGeometry
 from .augment import SPEEDS, add_babble, augment, change_speed
 from .conversations import Way, simulate
+from .labels import Turns, cut_turns, frame_labels, mirrored, spliced, stretched
 from .rooms import play_in_room, room_responses
 
 Samples = NDArray[np.float32]
 
 # Count up when the same seed gives other windows: labels cached for the old ones are then left.
-WINDOWS_VERSION = 3
-SPEED_SHARE = 0.5
+WINDOWS_VERSION = 4
+SPEED_SHARE = 0.4
 SPLICE_SHARE = 0.25
-MIX_SHARE = 0.4
-MIX_DB = (-10.0, 6.0)
-ROOM_SHARE = {"simulated": 0.7, "real": 0.2}
-BABBLE_SHARE = 0.2
+MIX_SHARE = 0.25
+MIX_DB = (-12.0, 6.0)
+ROOM_SHARE = {"simulated": 0.3, "real": 0.1}
+BABBLE_SHARE = 0.1
 BABBLE_VOICES = (3, 8)
+
+
+class LabelledWindows(Dataset[dict[str, Tensor]]):
+    """Training windows with who talks in them."""
+
+    def __init__(self, windows: TrainingWindows, *, speakers: int) -> None:
+        self._windows, self._speakers = windows, speakers
+
+    def __len__(self) -> int:
+        return len(self._windows)
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        waveform, labels = self._windows.labelled(index, speakers=self._speakers)
+        return {"waveforms": waveform, "labels": labels}
 
 
 class TrainingWindows(Dataset[Tensor]):
@@ -40,6 +55,8 @@ class TrainingWindows(Dataset[Tensor]):
     Each is float32 [1, samples]. A share `simulated_share` of them are simulated conversations
     of `speakers`; the others are cut from `recordings` at random places, some of them spliced or
     mixed with another place.
+
+    With the `turns` of each recording, `labelled` tells who talks in a window.
     """
 
     def __init__(
@@ -52,8 +69,10 @@ class TrainingWindows(Dataset[Tensor]):
         simulated_share: float,
         first: int,
         count: int,
+        turns: Sequence[Turns] | None = None,
     ) -> None:
         self._recordings, self._speakers = recordings, speakers
+        self._geometry, self._turns = geometry, turns or [()] * len(recordings)
         self._size, self._rate = geometry.window_samples, geometry.sample_rate_hz
         self._seed, self._first, self._count = seed, first, count
         shares = {(True, True): simulated_share, (True, False): 0.0, (False, True): 1.0}
@@ -63,49 +82,64 @@ class TrainingWindows(Dataset[Tensor]):
         return self._count
 
     def __getitem__(self, index: int) -> Tensor:
+        return self._window(index)[0]
+
+    def labelled(self, index: int, *, speakers: int) -> tuple[Tensor, Tensor]:
+        """A window, and who talks in it, float32 [frames, speakers]."""
+        waveform, turns = self._window(index)
+        return waveform, frame_labels(turns, self._geometry, speakers=speakers)
+
+    def _window(self, index: int) -> tuple[Tensor, Turns]:
         rng = np.random.default_rng([self._seed, self._first + index])
         simulated = rng.random() < self._simulated_share
-        samples = self._simulated(rng) if simulated else self._real(rng)
-        samples = change_speed(samples, rng) if rng.random() < SPEED_SHARE else samples
+        samples, turns = self._simulated(rng) if simulated else self._real(rng)
+        if rng.random() < SPEED_SHARE:
+            before, samples = len(samples), change_speed(samples, rng)
+            turns = stretched(turns, before=before, after=len(samples))
         samples = np.ascontiguousarray(samples[: self._size])
         if rng.random() < BABBLE_SHARE:
             samples = add_babble(samples, self._babble(rng), rng)
-        return torch.from_numpy(augment(samples, rng, sample_rate_hz=self._rate)).unsqueeze(0)
+        samples = augment(samples, rng, sample_rate_hz=self._rate)
+        return torch.from_numpy(samples).unsqueeze(0), turns
 
     def _longer(self) -> int:
         """Samples that still fill a window when played fastest."""
         return 1 + max(-(-self._size * down // up) for up, down in SPEEDS)
 
-    def _simulated(self, rng: np.random.Generator) -> Samples:
+    def _simulated(self, rng: np.random.Generator) -> tuple[Samples, Turns]:
         """A conversation, most often in a room."""
 
         def room(places: int) -> list[Way]:
             responses = room_responses(rng, sources=places, sample_rate_hz=self._rate)
             return [partial(play_in_room, response=response) for response in responses]
 
-        return simulate(
+        made = simulate(
             self._speakers,
             rng,
             size=self._longer(),
             sample_rate_hz=self._rate,
             room=room if rng.random() < ROOM_SHARE["simulated"] else None,
-        ).samples
+        )
+        return made.samples, made.turns
 
-    def _real(self, rng: np.random.Generator) -> Samples:
+    def _real(self, rng: np.random.Generator) -> tuple[Samples, Turns]:
         """A place of a recording; spliced, talked over and moved to another room at random."""
-        samples = self._cut(rng)
+        samples, turns = self._cut(rng)
         if rng.random() < SPLICE_SHARE:
             at = int(rng.integers(len(samples)))
-            samples[at:] = self._cut(rng)[at:]
+            other, others = self._cut(rng)
+            samples[at:] = other[at:]
+            turns = spliced(turns, others, at=at, size=len(samples))
         if rng.random() < MIX_SHARE:
             over = self._speakers and rng.random() < self._simulated_share
-            other = self._simulated(rng) if over else self._cut(rng)
+            other, others = self._simulated(rng) if over else self._cut(rng)
+            turns = (*turns, *others)
             level = np.sqrt((np.mean(samples**2) + 1e-9) / (np.mean(other**2) + 1e-9))
             samples += other * np.float32(level * 10 ** (rng.uniform(*MIX_DB) / 20))
         if rng.random() < ROOM_SHARE["real"]:
             response = room_responses(rng, sources=1, sample_rate_hz=self._rate)[0]
             samples = play_in_room(samples, response)
-        return samples
+        return samples, turns
 
     def _babble(self, rng: np.random.Generator) -> Samples:
         """Several voices at once that nobody follows, [samples of a window]."""
@@ -118,16 +152,19 @@ class TrainingWindows(Dataset[Tensor]):
             babble += np.resize(np.roll(voice, -offset), self._size)
         return babble
 
-    def _cut(self, rng: np.random.Generator) -> Samples:
+    def _cut(self, rng: np.random.Generator) -> tuple[Samples, Turns]:
         """A copy of a random place of a random recording, the longer ones more often."""
         lengths = np.array([len(recording) for recording in self._recordings], np.float64)
-        recording = self._recordings[int(rng.choice(len(lengths), p=lengths / lengths.sum()))]
+        chosen = int(rng.choice(len(lengths), p=lengths / lengths.sum()))
+        recording, turns = self._recordings[chosen], self._turns[chosen]
         size = self._longer()
         if len(recording) < size:
             # As long as a window at least (checked on loading): the rest is the end, backwards.
+            turns = mirrored(turns, size=len(recording))
             recording = np.concatenate([recording, recording[::-1]])
         offset = int(rng.integers(len(recording) - size + 1))
-        return recording[offset : offset + size].copy()
+        samples = recording[offset : offset + size].copy()
+        return samples, cut_turns(turns, start=offset, size=size)
 
 
 def load_training_audio(

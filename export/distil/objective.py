@@ -6,13 +6,15 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn.functional import one_hot
 
 from ..types import ModelSpec
 from .losses import permutation_invariant_bce, permutation_invariant_kl
-from .powerset import class_permutations, decided_speakers
+from .powerset import class_permutations, classes_of, decided_speakers
 
 THRESHOLD = 0.5
 EPSILON = 1e-6
+CERTAIN = 100.0  # a logit whose softmax leaves nothing to the others in float32
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,14 @@ class Objective:
         return permutation_invariant_kl(
             logits, teacher, temperature=self.temperature, permutations=orders
         )
+
+    def label_loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Of the student's logits and who really talks, 0 or 1 in [batch, frames, speakers]."""
+        if self.largest is None:
+            return permutation_invariant_bce(logits, labels)
+        classes = classes_of(labels, largest=self.largest)
+        certain = CERTAIN * one_hot(classes, logits.shape[-1]).to(logits.dtype)
+        return Objective(self.speakers, self.largest).loss(logits, certain)
 
     def decided(self, scores: Tensor) -> Tensor:
         """Who speaks by a model's scores, bool [batch, frames, speakers]."""

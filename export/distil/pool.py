@@ -40,14 +40,16 @@ DRAWS = 1  # separates the draws from the pool from the draws that made its wind
 class Pool:
     """`features` float16 [windows, channels, frames], `scores` float32 [windows, frames, classes].
 
+    `labels`, where they are learnt from, are float32 [windows, frames, speakers].
     Half precision moves the features by 5e-4 of their size, far less than the augmentation does.
     """
 
     features: Tensor
     scores: Tensor
+    labels: Tensor | None = None
 
 
-class PoolDraws(Dataset[tuple[Tensor, Tensor]]):
+class PoolDraws(Dataset[tuple[Tensor, ...]]):
     """Draws `first` to `first + count` of an endless seeded sequence of draws from the pool.
 
     Every window is drawn once before any is drawn again.
@@ -60,14 +62,15 @@ class PoolDraws(Dataset[tuple[Tensor, Tensor]]):
     def __len__(self) -> int:
         return self._count
 
-    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+    def __getitem__(self, index: int) -> tuple[Tensor, ...]:
         size = len(self._pool.features)
         turn, place = divmod(self._first + index, size)
         if turn not in self._orders:
             rng = np.random.default_rng([self._seed, turn, DRAWS])
             self._orders = {turn: rng.permutation(size)}
         drawn = int(self._orders[turn][place])
-        return self._pool.features[drawn].float(), self._pool.scores[drawn]
+        labels = () if self._pool.labels is None else (self._pool.labels[drawn],)
+        return self._pool.features[drawn].float(), self._pool.scores[drawn], *labels
 
 
 def hash_of(identity: dict[str, Any]) -> str:
@@ -109,6 +112,19 @@ def labelled_pool(
         for kind, values in shard.items():
             found[kind].append(values)
     return Pool(torch.cat(found["features"]), torch.cat(found["scores"]))
+
+
+def pool_labels(
+    windows: TrainingWindows, *, speakers: int, cache: Path, identity: dict[str, Any]
+) -> Tensor:
+    """Who talks in the windows of a pool, [windows, frames, speakers], cached as the rest of it."""
+    path = cache / f"labels-{hash_of(identity)}-{len(windows):06d}.safetensors"
+    labels = _read(path)
+    if labels is None:
+        span = range(len(windows))
+        labels = torch.stack([windows.labelled(i, speakers=speakers)[1] for i in span])
+        _write(path, labels)
+    return labels
 
 
 def features_given(teacher: nn.Module, student: nn.Module) -> Label:

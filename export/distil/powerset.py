@@ -37,6 +37,20 @@ def class_permutations(speakers: int, largest: int) -> Tensor:
     )
 
 
+def classes_of(labels: Tensor, *, largest: int) -> Tensor:
+    """The class of the speakers who talk: [batch, frames] of labels [batch, frames, speakers].
+
+    Where more talk than a set may hold, those are dropped that are last in order.
+    """
+    speakers = labels.shape[-1]
+    kept = (labels > 0.5) & (labels.cumsum(-1) <= largest)
+    powers = 2 ** torch.arange(speakers, device=labels.device)
+    place = torch.zeros(2**speakers, dtype=torch.long)
+    for index, members in enumerate(speaker_sets(speakers, largest)):
+        place[sum(2**member for member in members)] = index
+    return place.to(labels.device)[(kept * powers).sum(-1)]
+
+
 def decided_speakers(scores: Tensor, *, speakers: int, largest: int) -> Tensor:
     """1.0 for every speaker in the likeliest set, 0.0 for the others.
 

@@ -13,7 +13,7 @@ from torch.optim.swa_utils import AveragedModel
 from ..errors import DivergedError
 from .config import PLATEAU_FACTOR, PLATEAU_PATIENCE
 from .evaluate import compare_scores
-from .losses import hint_loss
+from .losses import hint_loss, mixed_loss
 from .objective import Objective
 from .parts import after_front_end, front_end, hidden_width, keep_hidden
 
@@ -39,7 +39,7 @@ class Distillation(pl.LightningModule):
     """Trains `student` to give `teacher`'s scores of every window it hears.
 
     A batch is waveforms [batch, 1, samples], or draws from a pool: features and the teacher's
-    scores. AdamW, one-cycle learning rate (Smith and Topin,
+    scores; with labels beside either. AdamW, one-cycle learning rate (Smith and Topin,
     "Super-convergence", 2018) over `steps`. The weights to keep are those of `average`, an
     exponential moving average; validation measures them. The teacher is kept out of the module's
     own parts, so that it stays in evaluation mode and out of the checkpoints.
@@ -57,6 +57,7 @@ class Distillation(pl.LightningModule):
         schedule: str = "one_cycle",
         objective: Objective,
         hint_weight: float = 0.0,
+        label_share: float = 0.0,
     ) -> None:
         super().__init__()
         # The loss takes logits: the activation comes back with `finished`.
@@ -68,7 +69,7 @@ class Distillation(pl.LightningModule):
         self._teacher = [teacher.eval()]
         self._learning_rate, self._weight_decay, self._steps = learning_rate, weight_decay, steps
         self._schedule, self._hint_weight = schedule, hint_weight
-        self._objective = objective
+        self._objective, self._label_share = objective, label_share
         if hint_weight > 0:
             self._hidden = keep_hidden(student), keep_hidden(teacher)
             self.regressor = nn.Linear(hidden_width(student), hidden_width(teacher))
@@ -78,20 +79,17 @@ class Distillation(pl.LightningModule):
         """Bring the teacher to the student's device."""
         self._teacher[0].to(self.device)
 
-    def training_step(self, batch: Tensor | list[Tensor], batch_index: int) -> Tensor:
+    def training_step(self, batch: Any, batch_index: int) -> Tensor:
         """Loss of one batch; raises DivergedError when it is not finite."""
-        if isinstance(batch, Tensor):
-            with torch.no_grad():
-                expected = self._teacher[0](batch)
-            logits = self.student(batch)
-        else:
-            features, expected = batch
-            logits = after_front_end(self.student, features)
+        logits, expected, labels = self._answers(batch)
         with torch.autocast(self.device.type, enabled=False):  # sums over frames need all digits
             loss = self._objective.loss(logits.float(), expected.float())
             if self._hint_weight > 0:
                 own, given = (hidden().float() for hidden in self._hidden)
                 loss = loss + self._hint_weight * hint_loss(self.regressor(own), given)
+            if self._label_share > 0 and labels is not None:
+                labelled = self._objective.label_loss(logits.float(), labels)
+                loss = mixed_loss(loss, labelled, label_share=self._label_share)
         if not torch.isfinite(loss):
             raise DivergedError(
                 f"step {self.global_step + 1}",
@@ -102,6 +100,18 @@ class Distillation(pl.LightningModule):
             )
         self.log("loss", loss.detach(), on_step=False, on_epoch=True, batch_size=len(logits))
         return loss
+
+    def _answers(self, batch: Any) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Logits and the teacher's scores of a batch, and its labels where it has some."""
+        if isinstance(batch, list):  # drawn from a pool
+            features, expected, *labels = batch
+            return after_front_end(self.student, features), expected, labels[0] if labels else None
+        waveforms, known = (
+            (batch["waveforms"], batch["labels"]) if isinstance(batch, dict) else (batch, None)
+        )
+        with torch.no_grad():
+            expected = self._teacher[0](waveforms)
+        return self.student(waveforms), expected, known
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Take the new weights into the average."""

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import Callback
-from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
+from torch import nn
 
 from ..checkpoint import LoadedModel
 from ..errors import TrainingError
@@ -22,10 +20,10 @@ from ..models.students import student_design
 from ..progress import Progress, silent
 from .config import DistilConfig, TrainingAudio
 from .data import WINDOWS_VERSION, TrainingWindows
-from .evaluate import stack_windows
+from .datamodule import WindowData
 from .objective import Objective
 from .parts import front_end
-from .pool import CACHE, Pool, PoolDraws, labelled_pool
+from .pool import CACHE, Pool, labelled_pool, pool_labels
 from .resume import (
     BEST,
     CHECKPOINTS,
@@ -53,71 +51,6 @@ class TrainedStudent:
     step: int
     log_rows: list[dict[str, str]]
     is_main: bool = True
-
-
-class _Windows(pl.LightningDataModule):
-    """A new stretch of the seeded sequence for every epoch: what a resumed run goes on with.
-
-    With `pool`, windows are labelled once: by one process of each machine, the others read them.
-    """
-
-    def __init__(
-        self,
-        config: DistilConfig,
-        audio: TrainingAudio,
-        teacher: LoadedModel,
-        *,
-        pool: Callable[[TrainingWindows], Pool] | None,
-    ) -> None:
-        super().__init__()
-        self._config, self._geometry = config, teacher.spec.geometry
-        self._recordings = [r.samples for r in audio.recordings]
-        self._validation = audio.validation
-        self._speakers = {k: [u.samples for u in v] for k, v in audio.speakers.items()}
-        self._make_pool = pool
-        self._pool: Pool | None = None
-
-    def prepare_data(self) -> None:
-        """Label the pool's windows, in one process."""
-        self.setup("fit")
-
-    def setup(self, stage: str) -> None:
-        """Take up the pool, in every process."""
-        if self._make_pool is not None and self._pool is None:
-            self._pool = self._make_pool(self._windows(first=0, count=self._config.pool_windows))
-
-    def train_dataloader(self) -> DataLoader[Any]:
-        """Batches of the current epoch (the stretch between two checkpoints)."""
-        config, epoch = self._config, self.trainer.current_epoch if self.trainer else 0
-        done = epoch * config.checkpoint_steps
-        steps = min(config.checkpoint_steps, config.steps - done)
-        # Lightning shares them out among the processes of a run.
-        batch = config.batch_size * (self.trainer.world_size if self.trainer else 1)
-        first, count = done * batch, steps * batch
-        windows: Dataset[Any] = self._windows(first=first, count=count)
-        if self._pool is not None:
-            windows = PoolDraws(self._pool, seed=config.seed, first=first, count=count)
-        return DataLoader(windows, batch_size=config.batch_size)
-
-    def _windows(self, *, first: int, count: int) -> TrainingWindows:
-        return TrainingWindows(
-            self._recordings,
-            self._speakers,
-            geometry=self._geometry,
-            seed=self._config.seed,
-            simulated_share=self._config.simulated_share,
-            first=first,
-            count=count,
-        )
-
-    def val_dataloader(self) -> DataLoader[Tensor] | list[Any]:
-        """Windows of the validation audio, in order; nothing where there is none."""
-        if not self._validation:
-            return []
-        windows = stack_windows(
-            self._validation, self._geometry, hop_s=self._config.validation_hop_s
-        )
-        return DataLoader(cast(Any, windows), batch_size=self._config.batch_size)
 
 
 class _Steps(Callback):
@@ -215,6 +148,7 @@ def train(
             found="no validation audio to judge by",
             todo="Give --validation-audio, or train with --schedule one_cycle alone.",
         )
+    _raise_on_unlabelled(config, audio)
     student, folder = build_student(config, teacher), folder.resolve()
     identity = {
         "config": config.model_dump(mode="json"),
@@ -232,6 +166,7 @@ def train(
         schedule=config.schedule,
         objective=Objective.of(teacher.spec, temperature=config.temperature),
         hint_weight=config.hint_weight,
+        label_share=config.label_share,
     )
     module.records = identity
     choose = choose and bool(audio.validation)
@@ -242,15 +177,21 @@ def train(
         config, folder, hardware=hardware or Hardware(), callbacks=callbacks, choose=choose
     )
     with disk_errors_told(folder):
-        label = partial(
-            labelled_pool,
-            teacher.module,
-            student,
-            cache=cache or folder / CACHE,
-            identity=_pool_identity(identity, student),
-            progress=progress,
-        )
-        data = _Windows(config, audio, teacher, pool=label if config.pool_windows else None)
+        names = _pool_identity(identity, student)
+
+        def label(windows: TrainingWindows) -> Pool:
+            kept = cache or folder / CACHE
+            pool = labelled_pool(
+                teacher.module, student, windows, cache=kept, identity=names, progress=progress
+            )
+            if config.label_share == 0:
+                return pool
+            labels = pool_labels(
+                windows, speakers=len(teacher.spec.classes), cache=kept, identity=names["labels"]
+            )
+            return replace(pool, labels=labels)
+
+        data = WindowData(config, audio, teacher, pool=label if config.pool_windows else None)
         if last is None or not stopped_early(last):
             trainer.fit(module, datamodule=data, ckpt_path=last, weights_only=True)
     chosen = folder / CHECKPOINTS / (BEST if choose else LAST)
@@ -262,6 +203,17 @@ def train(
         log_rows=read_logs(folder),
         is_main=trainer.is_global_zero,
     )
+
+
+def _raise_on_unlabelled(config: DistilConfig, audio: TrainingAudio) -> None:
+    unknown = sorted(r.uri for r in audio.recordings if not audio.turns.get(r.uri))
+    if config.label_share > 0 and unknown:
+        raise TrainingError(
+            unknown[0],
+            found="no turns to learn from",
+            expected="who speaks when in all training recordings",
+            todo="Give --rttm with turns of all of them, or train with --label-share 0.",
+        )
 
 
 def _pool_identity(identity: dict[str, Any], student: nn.Module) -> dict[str, dict[str, Any]]:
@@ -282,4 +234,5 @@ def _pool_identity(identity: dict[str, Any], student: nn.Module) -> dict[str, di
     return {
         "scores": windows | {"teacher": identity["teacher_sha256"]},
         "features": windows | {"front_end": settings, "tensors": tensors},
+        "labels": windows | {"turns": identity["audio_sha256"].get("turns", {})},
     }
