@@ -1,4 +1,5 @@
-"""gather and scatter. An index below zero counts from the end; one beyond it is clamped."""
+"""gather and scatter. An index below zero counts from the end; one out of bounds is clamped, or an
+error where `validate_indices` asks for it, of indices below zero too."""
 
 from __future__ import annotations
 
@@ -10,8 +11,10 @@ from torch import Tensor
 from .base import Call, operator
 
 
-def _within(indices: Tensor, size: int) -> Tensor:
+def _within(call: Call, indices: Tensor, size: int) -> Tensor:
     """Indices of an axis from its front. Out of bounds nothing is promised but memory safety."""
+    if call.flag("validate_indices") and bool(((indices < 0) | (indices >= size)).any()):
+        raise IndexError(f"an index is not within 0 to {size - 1}")
     return torch.where(indices < 0, indices + size, indices).clamp(0, max(size - 1, 0))
 
 
@@ -20,7 +23,7 @@ def gather(call: Call) -> Tensor:
     """x at indices along an axis; the first `batch_dims` axes are gone through together."""
     x, indices, batch = call.tensor(), call.tensor("indices"), call.whole("batch_dims")
     axis = call.whole("axis") % x.ndim
-    places = _within(indices, x.shape[axis])
+    places = _within(call, indices, x.shape[axis])
     return _gathered(x, places, axis, batch)
 
 
@@ -29,7 +32,7 @@ def _gathered(x: Tensor, places: Tensor, axis: int, batch: int) -> Tensor:
         rows = [_gathered(a, b, axis - 1, batch - 1) for a, b in zip(x, places, strict=True)]
         return torch.stack(rows)
     picked = x.index_select(axis, places.reshape(-1))
-    return picked.reshape(*x.shape[:axis], *places.shape, *x.shape[axis + 1 :])
+    return picked.reshape([*x.shape[:axis], *places.shape, *x.shape[axis + 1 :]])
 
 
 @operator("gather_along_axis")
@@ -37,26 +40,26 @@ def gather_along_axis(call: Call) -> Tensor:
     """x at an index for every place."""
     x = call.tensor()
     axis = call.whole("axis") % x.ndim
-    return x.gather(axis, _within(call.tensor("indices"), x.shape[axis]))
+    return x.gather(axis, _within(call, call.tensor("indices"), x.shape[axis]))
 
 
 @operator("gather_nd")
 def gather_nd(call: Call) -> Tensor:
     """x at the index vectors in the last axis of `indices`."""
-    return _gathered_nd(call.tensor(), call.tensor("indices"), call.whole("batch_dims"))
+    return _gathered_nd(call, call.tensor(), call.tensor("indices"), call.whole("batch_dims"))
 
 
-def _gathered_nd(x: Tensor, indices: Tensor, batch: int) -> Tensor:
+def _gathered_nd(call: Call, x: Tensor, indices: Tensor, batch: int) -> Tensor:
     if batch:
         pairs = zip(x, indices, strict=True)
-        return torch.stack([_gathered_nd(a, b, batch - 1) for a, b in pairs])
-    return x[_vectors(indices, x.shape)]
+        return torch.stack([_gathered_nd(call, a, b, batch - 1) for a, b in pairs])
+    return x[_vectors(call, indices, x.shape)]
 
 
-def _vectors(indices: Tensor, sizes: Sequence[int]) -> tuple[Tensor, ...]:
+def _vectors(call: Call, indices: Tensor, sizes: Sequence[int]) -> tuple[Tensor, ...]:
     """One index tensor an axis of the vectors in the last axis."""
     parts = indices.unbind(-1)
-    return tuple(_within(part, size) for part, size in zip(parts, sizes, strict=False))
+    return tuple(_within(call, part, size) for part, size in zip(parts, sizes, strict=False))
 
 
 @operator("scatter")
@@ -67,7 +70,7 @@ def scatter(call: Call) -> Tensor:
     moved = data.movedim(axis, 0)
     indices = call.tensor("indices").reshape(-1)
     updates = call.tensor("updates").movedim(axis, 0)
-    places = (_within(indices, data.shape[axis]),)
+    places = (_within(call, indices, data.shape[axis]),)
     return _updated(call, moved, places, updates).movedim(0, axis)
 
 
@@ -78,7 +81,7 @@ def scatter_along_axis(call: Call) -> Tensor:
     axis %= data.ndim
     ranges = [torch.arange(size) for size in indices.shape]
     places = list(torch.meshgrid(*ranges, indexing="ij"))
-    places[axis] = _within(indices, data.shape[axis])
+    places[axis] = _within(call, indices, data.shape[axis])
     return _updated(call, data, tuple(places), call.tensor("updates"))
 
 
@@ -86,7 +89,7 @@ def scatter_along_axis(call: Call) -> Tensor:
 def scatter_nd(call: Call) -> Tensor:
     """data changed at the index vectors in the last axis of `indices`."""
     data = call.tensor("data")
-    places = _vectors(call.tensor("indices"), data.shape)
+    places = _vectors(call, call.tensor("indices"), data.shape)
     return _updated(call, data, places, call.tensor("updates"))
 
 
