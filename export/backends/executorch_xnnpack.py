@@ -21,7 +21,7 @@ import torch
 from torch import nn
 
 from ..errors import RecipeError
-from ..lowering.int8_dynamic import quantise_dynamically
+from ..lowering.int8_dynamic import count_int8, int8_values, quantise_dynamically
 from ..lowering.placement import fallbacks, program_stats
 from ..lowering.scan_delegate import delegate_recurrence
 from ..models.base import MODELS
@@ -86,16 +86,15 @@ class ExecuTorchXnnpack:
         with quiet_tools(), torch.no_grad():
             if _is_dynamic(recipe):
                 quantise_dynamically(module)
-            weight_bytes = _size(module)
+            weight_bytes, expected = _size(module), int8_values(module)
             if _recurrence(recipe) == DELEGATED:
                 delegate_recurrence(module, batch=inputs[0].shape[0])
             program = _lower(module, inputs)
         out.write_bytes(program.buffer)
-        return program_stats(
-            program.executorch_program,
-            program.exported_program().graph_module,
-            weight_bytes=weight_bytes,
-        )
+        graph = program.exported_program().graph_module
+        stats = program_stats(program.executorch_program, graph, weight_bytes=weight_bytes)
+        stored, not_smaller = count_int8(graph, expected=expected)
+        return stats.model_copy(update={"stored": stored, "not_smaller": not_smaller})
 
     def runtime_options(self) -> dict[str, RuntimeOption]:
         """One thread: the steps of a recurrence are too short to share out."""

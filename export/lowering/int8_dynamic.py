@@ -20,6 +20,8 @@ from ..compress.int8_matrices import int8_rows
 from ..rewrites.recurrent_cells import RecurrentCell
 
 SMALLEST, LARGEST = -128, 127
+DEQUANTISE, PRODUCT = "quantized_decomposed.dequantize_per_channel.default", "aten.linear.default"
+NOT_MULTIPLIED = "int8 weights that no delegate multiplies"
 
 
 class DynamicLinear(nn.Module):
@@ -76,3 +78,37 @@ def quantise_dynamically(module: nn.Module) -> None:
         weight = module.get_buffer("weight")
         module.product = DynamicProduct(weight)
         module.weight = weight.new_empty(0)
+
+
+def int8_values(module: nn.Module) -> int:
+    """How many weights the module's dynamic layers hold."""
+    layers = (layer for layer in module.modules() if isinstance(layer, DynamicLinear))
+    return sum(layer.get_buffer("weight").numel() for layer in layers)
+
+
+def count_int8(graph_module: Any, *, expected: int) -> tuple[dict[str, int], dict[str, int]]:
+    """`stored` and `not_smaller` of GraphStats for a lowered graph with so many int8 weights.
+
+    A partitioner that does not know the operators around a product leaves it in float32 and says
+    nothing, so the delegates are searched for products with integers.
+    """
+    from executorch.exir.lowered_backend_module import LoweredBackendModule
+
+    found = sum(
+        _multiplied(module.original_module.graph)
+        for module in graph_module.modules()
+        if isinstance(module, LoweredBackendModule)
+    )
+    missing = {NOT_MULTIPLIED: expected - found} if found < expected else {}
+    return {"int8": found} if found else {}, missing
+
+
+def _multiplied(graph: Any) -> int:
+    """Values of the int8 tensors that a delegate's linear layers multiply, each tensor once."""
+    tensors = {}
+    for node in graph.nodes:
+        if node.op == "call_function" and node.target.__name__ == PRODUCT:
+            given = node.args[1]
+            if given.op == "call_function" and given.target.__name__ == DEQUANTISE:
+                tensors[given.args[0].name] = given.args[0].meta["val"].numel()
+    return sum(tensors.values())
