@@ -21,7 +21,7 @@ Array = NDArray[np.generic]
 Watch = Callable[[Operation, tuple[Held, ...]], None]
 
 
-class EvaluationError(Exception):
+class EvaluationError(RuntimeError):
     """An operation that cannot be computed as the program has it."""
 
 

@@ -22,7 +22,7 @@ def load_program(path: Path) -> Program:
     """The program of an `.mlpackage` with its weights.
 
     Raises `BundleError` when it is no readable ML Program, `NotRunnableError` with the names of
-    operations that the evaluator does not have.
+    operations that the evaluator does not have, or with what coremltools' loader does not read.
     """
     with quiet_tools():
         try:
@@ -42,6 +42,8 @@ def load_program(path: Path) -> Program:
         _refuse_unknown(proto.mlProgram)
         try:
             loaded = load(proto, proto.specificationVersion, str(weights))
+        except NotImplementedError as error:
+            raise NotRunnableError(f"coremltools' loader cannot read it: {error}") from error
         except Exception as error:
             raise unreadable(path, error) from error
     return from_mil(loaded, target=proto.specificationVersion)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ...runners.base import NotRunnableError
-from ..numerics import Mode, half
+from ..numerics import WORKING, Mode, half
 from ..program import Block, Operation
 
 List = list[Tensor]
@@ -93,7 +93,9 @@ class Call:
         return [axis % rank for axis in self.wholes(name)]
 
     def product(self, a: Tensor, b: Tensor) -> Tensor:
-        """a [..., n, k] times b [..., k, m]."""
+        """a [..., n, k] times b [..., k, m]; of integers and floats, as floats."""
+        if floating(a) != floating(b):
+            a, b = a.to(WORKING), b.to(WORKING)
         if not self.stepwise:
             return a @ b
         total = half(a[..., :, :1] * b[..., :1, :])

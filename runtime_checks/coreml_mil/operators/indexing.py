@@ -1,5 +1,9 @@
-"""gather and scatter. An index below zero counts from the end; one out of bounds is clamped, or an
-error where `validate_indices` asks for it, of indices below zero too."""
+"""gather and scatter.
+
+Until iOS 16 an index below zero counts from the end; from iOS 17 on, where operations have
+`validate_indices`, it is out of bounds. What Core ML gives for an index out of bounds is undefined
+unless it is asked to validate: here that is an error always, since no verdict may rest on it.
+"""
 
 from __future__ import annotations
 
@@ -12,10 +16,11 @@ from .base import Call, operator
 
 
 def _within(call: Call, indices: Tensor, size: int) -> Tensor:
-    """Indices of an axis from its front. Out of bounds nothing is promised but memory safety."""
-    if call.flag("validate_indices") and bool(((indices < 0) | (indices >= size)).any()):
-        raise IndexError(f"an index is not within 0 to {size - 1}")
-    return torch.where(indices < 0, indices + size, indices).clamp(0, max(size - 1, 0))
+    """Indices of an axis from its front."""
+    lowest = 0 if "validate_indices" in call.given else -size
+    if bool(((indices < lowest) | (indices >= size)).any()):
+        raise IndexError(f"an index is not within {lowest} to {size - 1}")
+    return torch.where(indices < 0, indices + size, indices)
 
 
 @operator("gather")

@@ -38,10 +38,11 @@ def squeeze(call: Call) -> Tensor:
 
 @operator("reshape")
 def reshape(call: Call) -> Tensor:
-    """0 keeps the size of x at its place, -1 takes what is left."""
+    """0 keeps the size of x at its place, counted from the last; -1 takes what is left."""
     x, asked = call.tensor(), call.wholes("shape")
     if x.numel():
-        asked = [x.shape[place] if size == 0 else size for place, size in enumerate(asked)]
+        sizes = [1] * (len(asked) - x.ndim) + list(x.shape)[-len(asked) :]
+        asked = [kept if size == 0 else size for size, kept in zip(asked, sizes, strict=False)]
     return x.reshape(asked)
 
 
