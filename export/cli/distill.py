@@ -244,6 +244,8 @@ def line_progress(*, every_s: float) -> Progress:
 
     def report(stage: str, done: int, total: int) -> None:
         now = time.monotonic()
+        if stage in began and done <= began[stage][1]:  # the same stage, begun again
+            del began[stage], told[stage]
         start, first = began.setdefault(stage, (now, done))
         if now - told.setdefault(stage, start) < every_s or done == first:
             return

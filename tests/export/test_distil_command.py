@@ -120,3 +120,6 @@ def test_remaining_time_is_told_where_there_is_no_terminal(
     lines = capsys.readouterr().err.splitlines()
     assert [line.split(",")[0] for line in lines] == ["training: 2 of 10", "training: 10 of 10"]
     assert lines[-1].endswith("0 min left")
+    for done in (1, 5):  # a second training begins its own clock
+        report("training", done, 10)
+    assert capsys.readouterr().err.startswith("training: 5 of 10, 0 min left")
