@@ -5,10 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from export.audio import load_recording
+from export.cli.app import app
 from export.distil.protocols import read_protocol
-from export.errors import AudioError
+from export.distil.record import TrainingRecord
+from export.errors import AudioError, ExportError
 from export.pyannote_import import sample_recording
 from runtime_checks.rttm import load_reference, read_rttm
 
@@ -78,3 +81,32 @@ def test_audio_that_is_not_there_is_told(database: Path) -> None:
         read_protocol(
             "Sample.SpeakerDiarization.talk", database=database, folder=database.parent / "made"
         )
+
+
+def test_a_protocol_trains_chooses_and_measures(database: Path, tmp_path: Path) -> None:
+    out = tmp_path / "student"
+    arguments = ["distill", "-t", "sinc-1bi", "-s", "sinc-1uni", "--steps", "1", "--batch-size"]
+    arguments += ["1", "--pool-windows", "2", "--label-share", "0.3", "--threads", "1", "--json"]
+    arguments += ["--protocol", "Sample.SpeakerDiarization.talk", "--database", str(database)]
+    result = CliRunner().invoke(app, [*arguments, "--out", str(out)])
+    assert result.exit_code == 0, result.output
+    record = TrainingRecord.model_validate_json((out / "training.json").read_text())
+    assert list(record.audio_sha256["recordings"]) == ["sample"]
+    assert list(record.audio_sha256["turns"]) == ["sample"]  # the protocol's own labels
+    (validation,) = record.figures
+    assert validation.split == "validation" and validation.student_der is None  # it has no turns
+    assert "30 % of it on the labels" in (out / "MODEL_CARD.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--database", "x.yml"], "a database without --protocol"),
+        (["--logger", "paper", "--audio", "x.wav"], "--logger: paper; expected csv or tensorboard"),
+        (["--schedule", "cosine", "--audio", "x.wav"], "--schedule: cosine"),
+    ],
+)
+def test_options_that_do_not_fit_are_told(options: list[str], message: str, tmp_path: Path) -> None:
+    arguments = ["distill", "-t", "sinc-1bi", "--out", str(tmp_path / "out"), *options]
+    result = CliRunner().invoke(app, arguments)
+    assert isinstance(result.exception, ExportError) and message in str(result.exception)
