@@ -6,11 +6,13 @@ graph.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import nn
 
+from ..compress.half_weights import first_in_float32
 from ..models.base import example_inputs
 from ..types import ModelSpec, Precision, Recipe, TensorSpec
 
@@ -51,7 +53,7 @@ def convert(module: nn.Module, spec: ModelSpec, recipe: Recipe) -> Any:
         ],
         outputs=[ct.TensorType(name=t.name, dtype=np.float32) for t in spec.outputs],
         compute_precision=(
-            ct.transform.FP16ComputePrecision(op_selector=_from_first_recurrence)
+            ct.transform.FP16ComputePrecision(op_selector=_behind(first_in_float32(module)))
             if half
             else ct.precision.FLOAT32
         ),
@@ -94,16 +96,19 @@ def _shortest(spec: ModelSpec) -> int:
     return spec.geometry.receptive_field_samples + spec.geometry.frame_step_samples
 
 
-def _from_first_recurrence(operation: Any) -> bool:
-    """Whether an operation is a recurrent one or computes from the output of one."""
-    pending, seen = [operation], set()
-    while pending:
-        op = pending.pop()
-        if op.op_type == RECURRENT:
-            return True
-        for given in op.inputs.values():
-            for var in given if isinstance(given, list | tuple) else [given]:
-                if var.op is not None and var.op not in seen:
-                    seen.add(var.op)
-                    pending.append(var.op)
-    return False
+def _behind(recurrences: int) -> Callable[[Any], bool]:
+    """Whether an operation computes from the output of so many recurrent ones and is, or is behind,
+    a further one."""
+
+    def selects(operation: Any) -> bool:
+        pending, seen = [operation], {operation}
+        while pending:
+            op = pending.pop()
+            for given in op.inputs.values():
+                for var in given if isinstance(given, list | tuple) else [given]:
+                    if var.op is not None and var.op not in seen:
+                        seen.add(var.op)
+                        pending.append(var.op)
+        return len([op for op in seen if op.op_type == RECURRENT]) > recurrences
+
+    return selects

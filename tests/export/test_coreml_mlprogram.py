@@ -23,10 +23,10 @@ from export.backends.base import BACKENDS, RECIPES
 from export.backends.coreml_mlprogram import _quiet
 from export.bundle import hash_path
 from export.checkpoint import LoadedModel
-from export.errors import BundleError, RecipeError
+from export.errors import BundleError
 from export.models.base import MODELS
 from export.models.pyannet import student_config
-from export.pipeline import Exporter, plan
+from export.pipeline import Exporter
 from export.rewrites.base import apply_rewrites
 from export.types import Artifact
 from runtime_checks.runners.base import RUNNERS, why_untimed
@@ -244,17 +244,6 @@ def test_the_package_carries_its_contract_and_no_date(
     root = Path(ModelPackage(str(half[1])).getRootModel().path())
     assert root.name == "model.mlmodel"
     assert root.stat().st_mode & 0o777 == 0o644
-
-
-def test_a_free_length_is_refused(zoo_model: LoadedModel, tmp_path: Path) -> None:
-    recipe = FP32.model_copy(update={"options": {"dynamic_length": True}})
-    with pytest.raises(RecipeError, match="windows of one fixed length"):
-        Exporter(zoo_model).export(recipe, tmp_path)
-    assert not list(tmp_path.iterdir())
-    left_out = plan(zoo_model, backends=[], recipes=["fp32"], dynamic_length=True).left_out
-    assert "coreml_mlprogram" in {recipe.backend for recipe, _ in left_out}
-    with pytest.raises(RecipeError, match="coreml_mlprogram/fp32"):
-        plan(zoo_model, backends=["coreml_mlprogram"], recipes=[], dynamic_length=True)
 
 
 def test_quiet_hides_no_error_and_puts_everything_back() -> None:
