@@ -21,18 +21,18 @@ from ..pyannote_import import pyannote_audio
 
 Samples = NDArray[np.float32]
 
-UNTOUCHED_SHARE = 0.25
+UNTOUCHED_SHARE = 0.4
 FILTER_SHARE, LOW_PASS_SHARE, HIGH_PASS_SHARE, NOISE_SHARE = 0.5, 0.2, 0.15, 0.5
 FILTER_DB = 8.0
 FILTER_KNOTS_HZ = (0.0, 150.0, 400.0, 1000.0, 2500.0, 5000.0, 8000.0)
 # Between a telephone's band and that of a good microphone.
 HIGH_PASS_HZ, LOW_PASS_HZ = (60.0, 300.0), (3300.0, 7000.0)
-NOISE_SNR_DB = (5.0, 40.0)
+NOISE_SNR_DB = (8.0, 40.0)
 NOISE_DECAY = (-0.5, 2.0)
-GAIN_DB = (-20.0, 8.0)
-BABBLE_SNR_DB = (3.0, 30.0)
+GAIN_DB = (-18.0, 6.0)
+BABBLE_SNR_DB = (8.0, 30.0)
 # Playing 16 kHz audio at up/down times its length: pitch and tempo of other speakers.
-SPEEDS = ((7, 6), (10, 9), (16, 15), (20, 19), (20, 21), (16, 17), (10, 11), (6, 7))
+SPEEDS = ((8, 7), (10, 9), (16, 15), (20, 19), (20, 21), (16, 17), (10, 11), (7, 8))
 
 
 def change_speed(samples: Samples, rng: np.random.Generator) -> Samples:

@@ -18,14 +18,14 @@ Way = Callable[[Samples], Samples]
 Room = Callable[[int], Sequence[Way]]
 
 SPEAKER_COUNTS = (1, 2, 3, 4)
-SPEAKER_COUNT_SHARES = (0.15, 0.4, 0.3, 0.15)
+SPEAKER_COUNT_SHARES = (0.15, 0.45, 0.3, 0.1)
 TURN_S = (0.4, 4.0)
 PAUSE_S = (0.0, 1.0)
-OVERLAP_S = (0.1, 2.5)
-# Drawn for every conversation: from polite ones to meetings in which all talk at once.
-OVERLAP_SHARE = (0.1, 0.9)
+OVERLAP_S = (0.1, 2.0)
+# Drawn for every conversation: from polite ones to heated ones.
+OVERLAP_SHARE = (0.1, 0.6)
 LEVEL_DB = (-32.0, -20.0)
-TURN_GAIN_DB = (-6.0, 6.0)
+TURN_GAIN_DB = (-5.0, 5.0)
 EDGE_S = 0.01
 # up/down: a voice at up/down times its length, with the pitch and formants of another speaker.
 VOICE_SPEEDS = ((7, 6), (9, 8), (12, 11), (18, 17), (1, 1), (17, 18), (11, 12), (8, 9), (6, 7))
