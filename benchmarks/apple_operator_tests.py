@@ -137,15 +137,17 @@ def _is_program(item: Any) -> bool:
 
 
 def _draw(items: Sequence[Any], each: int) -> set[Any]:
-    drawn = random.Random(SEED)  # noqa: S311 - a sample, not a secret
     by_name: dict[str, list[Any]] = defaultdict(list)
     for item in items:
         by_name[_name(item)].append(item)
-    return {
-        item
-        for group in by_name.values()
-        for item in (drawn.sample(group, min(each, len(group))) if each else group)
-    }
+    if not each:
+        return set(items)
+    drawn: set[Any] = set()
+    for name, group in by_name.items():
+        # Seeded by name, so that a test's sample does not depend on what else is run.
+        generator = random.Random(f"{SEED} {name}")  # noqa: S311 - a sample, not a secret
+        drawn.update(generator.sample(group, min(each, len(group))))
+    return drawn
 
 
 def _name(item: Any) -> str:
