@@ -25,7 +25,7 @@ from export.types import (
 from .der import DerScorer
 from .parity.decisions import decide
 from .parity.ladder import execute
-from .runners.base import RUNNERS
+from .runners.base import RUNNERS, NotRunnableError
 from .timing.contenders import OpenArtifact, candidate, not_timed, windows_of
 from .timing.processes import measure_apart
 from .timing.protocol import Candidate
@@ -150,7 +150,10 @@ def error_rate(
     except Exception as error:  # as in the ladder: what a runtime raises is its own affair
         return None, f"it cannot be opened: {error}"
     stage = f"DER of {', '.join(contestant.key)}"
-    executed = execute(runner, windows, spec=spec, stage=stage, progress=progress)
+    try:
+        executed = execute(runner, windows, spec=spec, stage=stage, progress=progress)
+    except NotRunnableError as error:
+        return None, str(error)
     if executed.scores is None:
         return None, executed.problems[-1][1]
     return scorer.score([decide(scores, spec) for scores in executed.scores]), None
