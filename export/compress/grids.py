@@ -52,9 +52,9 @@ def shaped(weight: Floats, *, bits: int) -> Floats:
 def blocks(weight: Floats, *, bits: int, size: int) -> Floats:
     """A grid that holds zero for every block of `size` values along axis 1, from its smallest value
     to its largest: -8 to 7 in 4 bits, about an offset. Raises ValueError on another width."""
-    values = weight.reshape(len(weight), -1, size)
     if weight.ndim != 2 or weight.shape[1] % size:
         raise ValueError(f"no blocks of {size} in a weight of shape {weight.shape}")
+    values = weight.reshape(len(weight), -1, size)
     low = values.min(axis=2, keepdims=True).clip(max=0)
     high = values.max(axis=2, keepdims=True).clip(min=0)
     scale = (high - low) / (2**bits - 1)
