@@ -99,6 +99,12 @@ def command(
         int,
         typer.Option(min=0, help="Stop after so many validations without gain. 0: never."),
     ] = 0,
+    calibrate: Annotated[
+        bool,
+        typer.Option(
+            "--calibrate", help="Let the student say speech as often as its teacher, at the end."
+        ),
+    ] = False,
     seed: Annotated[int, typer.Option(min=0, help="Seed of weights and windows.")] = 0,
     checkpoint_steps: Annotated[
         int, typer.Option(min=1, help="Steps between checkpoints (and validations).")
@@ -170,6 +176,7 @@ def command(
         "schedule": schedule,
         "early_stopping": early_stopping,
         "precision": precision,
+        "calibrate": calibrate,
         "simulated_share": simulated_share,
         "checkpoint_steps": checkpoint_steps,
         "seed": seed,

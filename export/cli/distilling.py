@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,7 +26,7 @@ from ..distil.folder import write_student
 from ..distil.labels import Turns
 from ..distil.objective import Objective
 from ..distil.protocols import read_protocol
-from ..distil.record import Provenance, SplitFigures, TrainingRecord
+from ..distil.record import Provenance, SplitFigures, TrainingRecord, command_line
 from ..distil.train import build_student, train
 from ..distil.trainer import Hardware
 from ..errors import AudioError, TrainingError
@@ -77,7 +78,9 @@ def run_distill(request: DistillRequest, progress: Progress) -> TrainingRecord |
     request = _with_protocol(request)
     if request.threads:
         torch.set_num_threads(request.threads)
-    provenance = Provenance(request.credits, request.notes, _licence(request.licence_file))
+    provenance = Provenance(
+        request.credits, request.notes, _licence(request.licence_file), command_line(sys.argv)
+    )
     teacher = load_model(request.teacher)
     build_student(config, teacher)
     audio = _training_audio(request, teacher, progress)

@@ -55,6 +55,19 @@ class TrainingRecord(Value):
     tool_versions: dict[str, str]
 
 
+def pooled_der(figures: Sequence[SplitFigures]) -> tuple[float, float] | None:
+    """Student's and teacher's DER of all parts together, percent; None where one has no score."""
+    scores = [(f.student_der, f.teacher_der) for f in figures if f.student_der and f.teacher_der]
+    if not scores or len(scores) < len(figures):
+        return None
+    columns = [
+        [score for score in column if score is not None] for column in zip(*scores, strict=True)
+    ]
+    spoken_s = [sum(score.reference_speech_s for score in column) for column in columns]
+    wrong_s = [sum(score.pooled * score.reference_speech_s for score in c) for c in columns]
+    return wrong_s[0] / spoken_s[0], wrong_s[1] / spoken_s[1]
+
+
 @dataclass(frozen=True)
 class Provenance:
     """What the user says about the run: data credits, remarks, the student's own licence text.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -176,21 +177,20 @@ def start_from_teacher(
 
     Copied are the SincNet, the first recurrent layers, the first linear layers and the classifier
     as far as their shapes agree; the names of the copied tensors come back. A student that starts
-    at random stays for long where one output says "speech" and the others nothing. Of a recurrent
-    layer all directions are taken or none: one direction of two, left alone, has gradients that
-    grow without bound in training.
+    at random stays for long where one output says "speech" and the others nothing. A recurrent
+    layer is taken whole or not at all: one direction of two, or recurrent weights without those of
+    the input, have gradients that grow without bound in training.
 
     Frozen are the whole front-end, or only SincNet's waveform norm and sinc filters: these hold 82
     numbers that the teacher has learnt on far more audio, and their gradients are four fifths of a
     training step's time.
     """
     given, own = teacher.state_dict(), student.state_dict()
-    left_out = "lstm." if _directions(student) != _directions(teacher) else "."
-    shared = {
-        name: tensor
-        for name, tensor in given.items()
-        if name in own and own[name].shape == tensor.shape and not name.startswith(left_out)
+    alike = {k for k, v in own.items() if k in given and given[k].shape == v.shape}
+    partly = {_layer(k) for k in own.keys() - alike} | {
+        _layer(k) for k in given.keys() - own.keys()
     }
+    shared = {k: given[k] for k in alike if not (_layer(k) and _layer(k) in partly)}
     student.load_state_dict(own | shared)
     if whole_front_end:
         front_end(student).requires_grad_(False)
@@ -200,5 +200,7 @@ def start_from_teacher(
     return sorted(shared)
 
 
-def _directions(model: nn.Module) -> int:
-    return 2 if any("_reverse" in name for name in model.state_dict()) else 1
+def _layer(name: str) -> str:
+    """The recurrent layer that a tensor is of: "l0" of lstm.weight_hh_l0_reverse, else nothing."""
+    found = re.search(r"^lstm\.\w+_(l\d+)", name)
+    return found[1] if found else ""

@@ -18,9 +18,11 @@ from ..errors import TrainingError
 from ..models.base import MODELS
 from ..models.students import student_design
 from ..progress import Progress, silent
+from .calibrate import match_share_of_speech
 from .config import DistilConfig, TrainingAudio
 from .data import WINDOWS_VERSION, TrainingWindows
 from .datamodule import WindowData
+from .evaluate import stack_windows
 from .objective import Objective
 from .parts import front_end
 from .pool import CACHE, Pool, labelled_pool, pool_labels
@@ -149,6 +151,16 @@ def train(
             todo="Give --validation-audio, or train with --schedule one_cycle alone.",
         )
     _raise_on_unlabelled(config, audio)
+    if config.calibrate and not [*audio.recordings, *audio.validation]:
+        raise TrainingError(
+            "--calibrate",
+            found="neither recordings nor validation audio to do it on",
+            todo="Give --audio or --validation-audio.",
+        )
+    if config.calibrate and teacher.spec.powerset_max_classes is not None:
+        raise TrainingError(
+            "--calibrate", found="a powerset teacher", expected="one score a speaker"
+        )
     student, folder = build_student(config, teacher), folder.resolve()
     identity = {
         "config": config.model_dump(mode="json"),
@@ -197,8 +209,16 @@ def train(
     chosen = folder / CHECKPOINTS / (BEST if choose else LAST)
     checkpoint = torch.load(chosen, map_location="cpu", weights_only=True)
     module.load_state_dict(checkpoint["state_dict"])
+    finished = module.finished()
+    if config.calibrate:
+        heard = stack_windows(
+            [*audio.recordings, *audio.validation],
+            teacher.spec.geometry,
+            hop_s=config.validation_hop_s,
+        )
+        match_share_of_speech(finished, teacher.module, heard)
     return TrainedStudent(
-        module=module.finished(),
+        module=finished,
         step=int(checkpoint["global_step"]),
         log_rows=read_logs(folder),
         is_main=trainer.is_global_zero,

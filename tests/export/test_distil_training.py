@@ -20,7 +20,7 @@ from torch import nn
 from export.audio import load_recording
 from export.checkpoint import LoadedModel, load_model, save_pyannote
 from export.distil.config import DistilConfig, TrainingAudio
-from export.distil.evaluate import measure_agreement
+from export.distil.evaluate import measure_agreement, score_windows, stack_windows
 from export.distil.folder import write_student
 from export.distil.parts import after_front_end, front_end
 from export.distil.pool import CACHE
@@ -31,6 +31,7 @@ from export.distil.train import TrainedStudent, build_student, train
 from export.errors import CheckpointError, TrainingError
 from export.models.base import MODELS
 from export.models.pyannet import student_config
+from export.models.students import student_design
 from export.pyannote_import import pyannote_audio, sample_recording
 
 CONFIG = DistilConfig(
@@ -378,3 +379,39 @@ def test_the_student_of_a_powerset_checkpoint_has_its_classes(tmp_path: Path) ->
     save_pyannote(tmp_path / "powerset.bin", model(powerset=2).module)
     student = build_student(CONFIG, load_model(tmp_path / "powerset.bin"))
     assert student(torch.zeros(1, 1, 80000)).shape[2] == 7
+
+
+def test_a_calibrated_student_says_speech_as_often_as_its_teacher(
+    trained: TrainedStudent, zoo_model: LoadedModel, audio: TrainingAudio, tmp_path: Path
+) -> None:
+    config = CONFIG.model_copy(update={"calibrate": True})
+    made = train(zoo_model, audio, config, folder=tmp_path).module
+    shifted, bias = made.state_dict(), "classifier.bias"
+    plain = trained.module.state_dict()
+    assert all(torch.equal(shifted[k], plain[k]) for k in plain if k != bias)
+    assert (shifted[bias] - plain[bias]).std() < 1e-6
+    heard = stack_windows(
+        [*audio.recordings, *audio.validation], zoo_model.spec.geometry, hop_s=2.5
+    )
+    said = [int((score_windows(m, heard) > 0.5).sum()) for m in (made, zoo_model.module)]
+    assert said[0] == said[1] > 0
+    with pytest.raises(TrainingError, match="--calibrate: neither recordings nor validation"):
+        train(zoo_model, TrainingAudio([]), config, folder=tmp_path / "other")
+
+
+@pytest.mark.parametrize(
+    ("name", "recurrent"),
+    [("sinc-1uni", 0), ("mfcc80-1bi", 0), ("sinc-1bi-gru", 0), ("sinc-2bi", 8)],
+)
+def test_recurrent_layers_are_taken_over_whole_or_not_at_all(
+    name: str, recurrent: int, zoo_model: LoadedModel
+) -> None:
+    architecture, config = student_design(name)
+    student = MODELS[architecture].build(config)
+    before = {k: v.clone() for k, v in student.state_dict().items()}
+    copied = start_from_teacher(student, zoo_model.module, whole_front_end=True)
+    assert "classifier.weight" in copied
+    layers = [key for key in copied if key.startswith("lstm.")]
+    assert len(layers) == recurrent and not any("_l1" in key for key in layers)
+    given, after = zoo_model.module.state_dict(), student.state_dict()
+    assert all(torch.equal(after[k], given[k] if k in copied else before[k]) for k in after)
