@@ -134,7 +134,7 @@ def _build(request: BuildRequest, progress: Progress) -> BuildResult:
         )
         left_out = tuple(f"{r.backend}/{r.name} was left out: {why}" for r, why in planned.left_out)
         measured = Measured(checked, latencies, profiles)
-        _write_evidence(folder, content, measured, notes=left_out)
+        _write_evidence(folder, content, measured, notes=(*left_out, *_weights_left(artifacts)))
         bundle = write_manifest(folder, content, evidence=[PARITY, LATENCY, PROFILE, REPORT])
         target = out if checked.verdict is not Verdict.FAIL else out.with_name(f"{out.name}.failed")
         writer.commit(target)
@@ -220,6 +220,15 @@ def _portable(model: LoadedModel) -> str:
     every machine."""
     path = Path(model.source)
     return path.name if path.exists() else model.source
+
+
+def _weights_left(artifacts: tuple[Artifact, ...]) -> tuple[str, ...]:
+    """What each artifact should have stored smaller, and was allowed not to."""
+    return tuple(
+        f"{artifact.path}: {', '.join(left)} were left as they were ({sum(left.values())} values)"
+        for artifact in artifacts
+        if (left := artifact.graph_stats.not_smaller)
+    )
 
 
 def _no_licence(model: LoadedModel) -> str:
