@@ -5,12 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ..types import DerScore, ModelSpec
-from .record import SplitFigures, TrainingRecord
-
-LOSS = (
-    "permutation-invariant binary cross-entropy on the teacher's probabilities (equation 2 of "
-    "Fujita et al., Interspeech 2019, with soft targets)"
-)
+from .config import DistilConfig
+from .record import SplitFigures, TrainingRecord, pooled_der
+from .wording import labels_in_words, loss_in_words, schedule_in_words
 
 
 def model_card(record: TrainingRecord, spec: ModelSpec) -> str:
@@ -18,7 +15,7 @@ def model_card(record: TrainingRecord, spec: ModelSpec) -> str:
     sections = [
         f"# {spec.name}\n\n{_summary(record, spec)}",
         f"## Data\n\n{_data(record)}",
-        f"## Training\n\n{_training(record)}",
+        f"## Training\n\n{_training(record, spec)}",
         f"## Figures\n\n{_figures(record.figures)}",
         f"## Limits\n\n{_limits(record, spec)}",
         f"## Licence\n\n{_licence(record, spec)}",
@@ -55,24 +52,39 @@ def _data(record: TrainingRecord) -> str:
         lines.append(f"- choosing: {_recordings(part.recordings)}, {part.audio_s:.0f} s")
     lines += [f"- source: {credit}" for credit in record.credits]
     return (
-        "\n".join(lines) + "\n\nNo labels were used: the teacher labels every window. Windows are "
-        "spliced, mixed, played faster or slower, filtered, band-limited, reverberated, made noisy "
-        "and scaled at random. The hashes of all audio are in `training.json`."
+        "\n".join(lines) + f"\n\n{labels_in_words(record.config)} Windows are "
+        "spliced, mixed, talked over, played faster or slower, moved to simulated rooms, filtered, "
+        "band-limited, laid over babble and noise, and scaled, all at random. The hashes of all "
+        "audio are in `training.json`."
     )
 
 
-def _training(record: TrainingRecord) -> str:
+def _training(record: TrainingRecord, spec: ModelSpec) -> str:
     config = record.config
     pool = f" drawn from a pool of {config.pool_windows}" if config.pool_windows else ""
-    front_end = "The front-end is the teacher's and stays as it is. " if config.pool_windows else ""
-    return (
-        f"{config.steps} steps of {config.batch_size} windows{pool}, AdamW, one-cycle learning "
-        f"rate up to {config.learning_rate:g}, seed {config.seed}; {LOSS}. SincNet, the first "
-        "recurrent layer, the first linear layer and the classifier start from the teacher's where "
-        f"their shapes agree. {front_end}The weights are a moving average; those of step "
-        f"{record.chosen_step} were chosen"
+    text = (
+        f"{config.steps} steps of {config.batch_size} windows{pool}, AdamW, "
+        f"{schedule_in_words(config)}, seed {config.seed}; {loss_in_words(config, spec)}. "
+        f"{_start(config)} The "
+        f"weights are a moving average; those of step {record.chosen_step} were chosen"
         + (" on the validation audio" if record.audio["validation"].recordings else "")
         + ". Settings are in `training.json`, the course of the training in `log.csv`."
+    )
+    return f"{text}\n\n```\n{record.command}\n```" if record.command else text
+
+
+def _start(config: DistilConfig) -> str:
+    """What the student has of its teacher."""
+    if config.student.startswith("mfcc"):
+        return (
+            "The linear layers and the classifier start from the teacher's where their shapes "
+            "agree. The front-end has no parameters."
+        )
+    recurrent = "" if config.student.endswith(("-gru", "-rnn")) else "the first recurrent layer, "
+    front_end = " The front-end is the teacher's and stays as it is." if config.pool_windows else ""
+    return (
+        f"SincNet, {recurrent}the first linear layer and the classifier start from the teacher's "
+        f"where their shapes agree.{front_end}"
     )
 
 
@@ -97,6 +109,9 @@ def _figures(figures: Sequence[SplitFigures]) -> str:
             f" DER is pooled over windows, each with its own best mapping of speakers; collar "
             f"{scored.collar_s:g} s, overlapped speech {overlap}."
         )
+    both = pooled_der(figures) if len(figures) > 1 else None
+    if both is not None:
+        rule += f" All parts together: {both[0]:.2f} %, the teacher {both[1]:.2f} %."
     return (
         "\n".join([header, *rows]) + "\n\nAgreement counts decisions at a score of 0.5, under each "
         f"window's best permutation; a frame agrees when all its decisions do.{rule}"
