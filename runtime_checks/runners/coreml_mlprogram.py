@@ -15,6 +15,8 @@ from ..coreml_mil.package import unreadable
 from .base import Arrays, Inputs, NotMeasurableError, register_runner
 from .coreml_mil import EVALUATED, EvaluatedRunner, why_no_core_ml, why_not_evaluated
 
+Shape = tuple[int | None, ...]
+
 
 @register_runner("coreml_mlprogram")
 class CoreMLRunners:
@@ -76,20 +78,21 @@ class CoreMLRunner:
 
 
 def declared_tensors(path: Path) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
-    """Inputs and outputs as the package declares them, on any system.
+    """Inputs and outputs as the package declares them, on any system; free sizes are None.
 
     Raises `BundleError` when it is no package or not a Core ML model.
     """
     from coremltools.models.utils import load_spec
 
     try:
-        description = load_spec(str(path)).description
+        model = load_spec(str(path))
     except Exception as error:
         # The package library raises bare exceptions, protobuf its own; all mean: not readable.
         raise unreadable(path, error) from error
+    computed = _computed_shapes(model.mlProgram)
     return (
-        tuple(_tensor(feature) for feature in description.input),
-        tuple(_tensor(feature) for feature in description.output),
+        tuple(_tensor(feature, computed) for feature in model.description.input),
+        tuple(_tensor(feature, computed) for feature in model.description.output),
     )
 
 
@@ -102,9 +105,34 @@ def _load(path: Path) -> Any:
         raise unreadable(path, error) from error
 
 
-def _tensor(feature: Any) -> TensorSpec:
+def _computed_shapes(program: Any) -> dict[str, Shape]:
+    """Shapes of what the program computes: a description leaves those out that are not fixed."""
+    return {
+        output.name: tuple(
+            int(dimension.constant.size) if dimension.HasField("constant") else None
+            for dimension in output.type.tensorType.dimensions
+        )
+        for function in program.functions.values()
+        for block in function.block_specializations.values()
+        for operation in block.operations
+        for output in operation.outputs
+    }
+
+
+def _tensor(feature: Any, computed: Mapping[str, Shape]) -> TensorSpec:
     from coremltools.proto import FeatureTypes_pb2
 
     array = feature.type.multiArrayType
     kind = FeatureTypes_pb2.ArrayFeatureType.ArrayDataType.Name(array.dataType)
-    return TensorSpec(name=feature.name, dtype=kind.lower(), shape=tuple(array.shape))
+    shape = _declared_shape(array) or computed.get(feature.name, ())
+    return TensorSpec(name=feature.name, dtype=kind.lower(), shape=shape)
+
+
+def _declared_shape(array: Any) -> Shape:
+    """None where a range of sizes, or several, are allowed."""
+    allowed: list[set[int]] = [
+        {each.lowerBound, each.upperBound} for each in array.shapeRange.sizeRanges
+    ]
+    shapes = [tuple(each.shape) for each in array.enumeratedShapes.shapes] or [tuple(array.shape)]
+    allowed = allowed or [set(sizes) for sizes in zip(*shapes, strict=True)]
+    return tuple(sizes.pop() if len(sizes) == 1 else None for sizes in allowed)

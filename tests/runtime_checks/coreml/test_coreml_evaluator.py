@@ -177,6 +177,28 @@ def test_adding_up_in_fp16_is_worse_than_rounding_and_still_bounded(
     assert 1e-5 < rounding < stepwise < 5e-3
 
 
+@pytest.mark.parametrize(
+    "options", [{"dynamic_length": True}, {"lengths_samples": [40000, 80000]}], ids=str
+)
+def test_a_free_length_is_declared_free_and_taken(
+    options: dict[str, Any],
+    zoo_model: LoadedModel,
+    speech: NDArray[np.float32],
+    tmp_path: Path,
+) -> None:
+    recipe = RECIPES["coreml_mlprogram/fp32"].model_copy(update={"options": options})
+    artifact = Exporter(zoo_model).export(recipe, tmp_path)
+    runner: Any = RUNNERS["coreml_mlprogram"].open(
+        tmp_path / artifact.path, zoo_model.spec, threads=1
+    )
+    assert [each.shape for each in runner.inputs] == [(1, 1, None)]
+    assert [each.shape for each in runner.outputs] == [(1, None, 3)]
+    shapes = [
+        runner.run({"waveform": speech[:1, None, :n]})["scores"].shape for n in (80000, 40000)
+    ]
+    assert shapes == [(1, 293, 3), (1, 145, 3)]
+
+
 def test_layers_are_found_in_the_package(
     exported: dict[str, tuple[Artifact, Path]],
     zoo_model: LoadedModel,
