@@ -1,46 +1,79 @@
-"""The student that ships: weights, record, log and card agree with each other."""
+"""The students that ship: weights, record, log and card agree, and the figures are as promised."""
 
 from __future__ import annotations
 
 import csv
+from pathlib import Path
 
 import pytest
+import torch
 
 from export.audio import load_recording
-from export.checkpoint import LoadedModel, zoo_dir
+from export.checkpoint import LoadedModel, load_model, zoo_dir, zoo_names
 from export.distil.card import model_card
 from export.distil.evaluate import measure_agreement
-from export.distil.record import TrainingRecord
+from export.distil.record import TrainingRecord, pooled_der
 from export.pyannote_import import sample_recording
 
-FOLDER = zoo_dir() / "sinc-1bi"
+# Parameters; agreement with the teacher on development, percent, at least; window DER of
+# development and test pooled, percent above the teacher's, at most. What the trained students
+# reach, rounded: a student that replaces one must not be worse (docs/distillation.md).
+SHIPPED = {
+    "sinc-1bi": (270_445, 97.4, 5.7),
+    "sinc-2bi": (665_709, 97.3, 0.8),
+    "sinc-1uni": (156_781, 95.5, 15.7),
+    "mfcc120-1bi": (289_283, 94.9, 9.5),
+    "mfcc80-1uni": (124_419, 94.0, 11.0),
+    "sinc-1bi-gru": (221_805, 96.0, 12.4),
+}
+
+
+@pytest.fixture(scope="module", params=SHIPPED)
+def model(request: pytest.FixtureRequest) -> LoadedModel:
+    return load_model(str(request.param))
 
 
 @pytest.fixture(scope="module")
-def record() -> TrainingRecord:
-    return TrainingRecord.model_validate_json((FOLDER / "training.json").read_text())
+def folder(model: LoadedModel) -> Path:
+    return zoo_dir() / model.spec.name
 
 
-def test_record_belongs_to_the_weights(record: TrainingRecord, zoo_model: LoadedModel) -> None:
-    assert record.weights_sha256 == zoo_model.sha256
-    assert record.parameters == sum(p.numel() for p in zoo_model.module.parameters()) == 270_445
-    assert record.config.student == zoo_model.spec.name == "sinc-1bi"
+@pytest.fixture(scope="module")
+def record(folder: Path) -> TrainingRecord:
+    return TrainingRecord.model_validate_json((folder / "training.json").read_text())
+
+
+def test_the_zoo_is_what_is_listed_here_and_small() -> None:
+    assert zoo_names() == sorted(SHIPPED)
+    files = [path for path in zoo_dir().rglob("*") if path.is_file()]
+    assert sum(path.stat().st_size for path in files) < 12_000_000
+
+
+def test_record_belongs_to_the_weights(record: TrainingRecord, model: LoadedModel) -> None:
+    name = model.spec.name
+    assert record.weights_sha256 == model.sha256
+    assert record.parameters == SHIPPED[name][0]
+    assert record.parameters == sum(p.numel() for p in model.module.parameters())
+    assert record.config.student == name
     assert record.chosen_step <= record.config.steps
+    assert f"--student {name} " in record.command + " " and "--seed" in record.command
+    assert set(record.audio_sha256["recordings"]) == {f"trn0{i}" for i in range(9)}
 
 
-def test_card_is_the_records(record: TrainingRecord, zoo_model: LoadedModel) -> None:
-    assert zoo_model.card == model_card(record, zoo_model.spec)
-    assert "AMI" in zoo_model.card and "LibriSpeech" in zoo_model.card
-    assert zoo_model.card.count("CC BY 4.0") == 2
+def test_card_is_the_records(record: TrainingRecord, model: LoadedModel) -> None:
+    assert model.card == model_card(record, model.spec)
+    assert "AMI" in model.card and "LibriSpeech" in model.card
+    assert model.card.count("CC BY 4.0") >= 2
+    assert record.command and record.command in model.card
 
 
-def test_licence_keeps_the_teachers_notice(zoo_model: LoadedModel) -> None:
-    assert zoo_model.spec.licence == "MIT License"
-    assert "diarport" in zoo_model.licence_text and "CNRS" in zoo_model.licence_text
+def test_licence_keeps_the_teachers_notice(model: LoadedModel) -> None:
+    assert model.spec.licence == "MIT License"
+    assert "diarport" in model.licence_text and "CNRS" in model.licence_text
 
 
-def test_log_covers_the_training(record: TrainingRecord) -> None:
-    with (FOLDER / "log.csv").open(newline="") as file:
+def test_log_covers_the_training(record: TrainingRecord, folder: Path) -> None:
+    with (folder / "log.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     steps = [int(row["step"]) + 1 for row in rows]
     assert steps == sorted(set(steps))
@@ -49,22 +82,42 @@ def test_log_covers_the_training(record: TrainingRecord) -> None:
     assert int(best["step"]) + 1 == record.chosen_step
 
 
-def test_figures_are_within_what_the_model_is_shipped_for(record: TrainingRecord) -> None:
+def test_figures_are_within_what_the_student_is_shipped_for(
+    record: TrainingRecord, model: LoadedModel
+) -> None:
+    _, agreement, above_teacher = SHIPPED[model.spec.name]
     validation, test = record.figures
-    assert validation.agreement.decisions_percent >= 97.4
-    assert validation.student_der and validation.teacher_der and test.student_der
-    assert validation.student_der.pooled < validation.teacher_der.pooled + 5
+    assert (validation.split, validation.audio_s) == ("validation", 60)
+    assert (test.split, test.audio_s) == ("test", 30)
+    assert validation.agreement.decisions_percent >= agreement
+    pooled = pooled_der(record.figures)
+    assert pooled is not None
+    assert pooled[1] == pytest.approx(44.93, abs=0.01)
+    assert pooled[0] <= pooled[1] + above_teacher
 
 
-def test_shipped_files_are_small_and_name_no_path() -> None:
-    files = {path.name: path for path in FOLDER.iterdir()}
+def test_shipped_files_are_small_and_name_no_path(folder: Path) -> None:
+    files = {path.name: path for path in folder.iterdir()}
     assert set(files) == {
         "LICENSE", "MODEL_CARD.md", "config.json", "log.csv", "model.safetensors", "training.json",
     }  # fmt: skip
-    assert sum(path.stat().st_size for path in files.values()) < 1_200_000
     for name in set(files) - {"model.safetensors", "LICENSE"}:
         text = files[name].read_text()
-        assert not any(root in text for root in ("/home", "/tmp", "/work", "/root", "\\"))
+        assert not any(root in text for root in ("/home", "/tmp", "/work", "/root", "\\\\"))
+
+
+def test_student_hears_two_people_and_silence(model: LoadedModel) -> None:
+    """Shipped weights do what their cards say: pyannote's sample is in no part of the training."""
+    recording = load_recording(sample_recording()[0], sample_rate_hz=16000)
+    geometry = model.spec.geometry
+    with torch.inference_mode():
+        silence = model.module(torch.zeros(1, 1, geometry.window_samples))
+        speech = model.module(
+            torch.from_numpy(recording.samples[None, None, 8 * 16000 : 13 * 16000])
+        )
+    # Those that do not look ahead can take the first frames for speech.
+    assert float((silence > 0.5).float().mean()) < 0.03
+    assert 0.1 < float((speech > 0.5).float().mean()) < 0.6
 
 
 def test_student_agrees_with_itself_whatever_the_order(zoo_model: LoadedModel) -> None:
