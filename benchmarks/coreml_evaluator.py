@@ -77,7 +77,8 @@ def main() -> None:
     windows += stress_windows(windows)
     print_row = "| {} | {} | {} | {} | {} |\n".format
     sys.stdout.write(f"{model.spec.name}, {geometry.window_s:g} s, {len(windows)} windows\n\n")
-    sys.stdout.write(print_row("recipe", "mode", "from the exported", "from PyTorch", "processor s"))
+    names = ("recipe", "mode", "from the exported", "from PyTorch", "processor s")
+    sys.stdout.write(print_row(*names))
     sys.stdout.write(print_row("---", "---", "---:", "---:", "---:"))
     len(BACKENDS)
     exporter = Exporter(model)
