@@ -166,7 +166,7 @@ def test_models_are_exported_timed_with_each_window_and_compared_with_an_older_r
     out, html, past = (tmp_path / name for name in ("now.json", "now.html", "past.json"))
     past.write_text(older_run(window_s=1.0, ratio=0.001).to_json())
     windows = ["--window-s", "0.5", "--window-s", "1"]
-    files = ["--out", out, "--html", html, "--against", past]
+    files: list[str | Path] = ["--out", out, "--html", html, "--against", past]
     result = run("mfcc80-1uni", "-b", "onnx_ort", *windows, *files, *QUICK)
     assert result.exit_code == 1, result.output
     data = json.loads(out.read_text())

@@ -97,7 +97,7 @@ def test_check_writes_junit_markdown_and_a_page_with_what_was_timed_at_build(
     built: tuple[Path, dict[str, Any]], tmp_path: Path
 ) -> None:
     junit, markdown, html = (tmp_path / f"parity.{suffix}" for suffix in ("xml", "md", "html"))
-    written = ["--junit", junit, "--markdown", markdown, "--html", html]
+    written: list[str | Path] = ["--junit", junit, "--markdown", markdown, "--html", html]
     ran = diarport("check", built[0], *written, "--recipe", "fp32")
     assert ran.returncode == 0, ran.stderr
     assert '<tr data-candidate="pytorch-eager">' in html.read_text()
