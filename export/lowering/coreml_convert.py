@@ -61,6 +61,11 @@ def convert(module: nn.Module, spec: ModelSpec, recipe: Recipe) -> Any:
     )
 
 
+LOOP = "while_loop"
+LOOPING = frozenset({"SincRnnNet"})
+"""Architectures whose recurrent layers are no LSTMs."""
+
+
 def why_not_convertible(spec: ModelSpec, recipe: Recipe) -> str | None:
     """What of a recipe's options Core ML does not have, or None."""
     wanted, lengths = recipe.options.get("target", TARGETS[0]), recipe.options.get(LENGTHS, [])
@@ -71,6 +76,12 @@ def why_not_convertible(spec: ModelSpec, recipe: Recipe) -> str | None:
         return f"{LENGTHS} is {lengths!r}, not a list of whole numbers from {shortest} on"
     if lengths and recipe.options.get("dynamic_length", False):
         return f"windows are of any length, or of those in {LENGTHS}, not both"
+    allowed = recipe.options.get("allow", [])
+    if spec.architecture in LOOPING and not (isinstance(allowed, list) and LOOP in allowed):
+        return (
+            f"coremltools makes a {LOOP} of GRU and RNN layers, which Core ML steps through on the "
+            f"CPU; --allow {LOOP} builds it all the same"
+        )
     return None
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -73,7 +73,7 @@ class MainFunction:
     def constant_bytes(self) -> int:
         """Bytes of all constants as they are stored, numbers only; what is shared counts once."""
         sizes = {}
-        for op in self.operations:
+        for op in _with_inner(self.operations):
             if is_constant(op):
                 for key, value in _held(op):
                     kind, blob = value.type.tensorType, value.blobFileValue
@@ -106,6 +106,14 @@ class MainFunction:
         maker = self._makers[name]
         kind = next(out.type.tensorType for out in maker.outputs if out.name == name)
         return kind, maker if maker.type.startswith(CONSTEXPR) else None
+
+
+def _with_inner(operations: Iterable[Any]) -> Iterator[Any]:
+    """Operations with those of their blocks: a loop's constants are in its body."""
+    for op in operations:
+        yield op
+        for block in op.blocks:
+            yield from _with_inner(block.operations)
 
 
 def is_constant(op: Any) -> bool:

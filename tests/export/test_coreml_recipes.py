@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 
 from export.backends.base import BACKENDS, RECIPES
 from export.budget import check_budgets, over_budget
-from export.checkpoint import LoadedModel
-from export.errors import BudgetError
+from export.checkpoint import LoadedModel, load_model
+from export.errors import BudgetError, RecipeError
 from export.lowering import coreml_small
 from export.lowering.coreml_stats import NOT_FOUND
 from export.models.base import MODELS
-from export.pipeline import Exporter
+from export.pipeline import Exporter, plan
 from export.types import Artifact
 from runtime_checks.runners.base import RUNNERS
 
@@ -114,10 +114,23 @@ def test_weights_in_a_loop_that_core_ml_decomposes_fail_the_build(tmp_path: Path
     module = entry.build(config)
     spec = entry.spec(module, name="gru", licence="MIT", trained_on="nothing")
     model = LoadedModel(module, spec, "gru", "0" * 64, "", "")
-    artifact = Exporter(model).export(RECIPES[f"{BACKEND}/int8-weights"], tmp_path)
+    recipe = RECIPES[f"{BACKEND}/int8-weights"]
+    with pytest.raises(RecipeError, match="--allow while_loop builds it all the same"):
+        Exporter(model).export(recipe, tmp_path)
+    allowed = recipe.model_copy(update={"options": {**recipe.options, "allow": ["while_loop"]}})
+    artifact = Exporter(model).export(allowed, tmp_path)
     assert artifact.graph_stats.operators["while_loop"] >= 1
     assert artifact.graph_stats.not_smaller[NOT_FOUND] > 10_000
     assert "not-smaller" in over_budget(artifact)
+
+
+def test_a_loop_s_weights_count_as_weights(tmp_path: Path) -> None:
+    (recipe,) = plan(
+        load_model("sinc-1bi-gru"), backends=[BACKEND], recipes=["fp32"], allow=["while_loop"]
+    ).recipes
+    artifact = Exporter(load_model("sinc-1bi-gru")).export(recipe, tmp_path)
+    assert over_budget(artifact) == {}
+    assert artifact.graph_stats.weight_bytes > 0.95 * artifact.size_bytes
 
 
 def allowing(artifact: Artifact) -> Artifact:
