@@ -269,7 +269,7 @@ def _recover(target: Path) -> None:
     for kind in ("old", "tmp"):
         prefix = _hidden(target, kind)
         for path in sorted(p for p in target.parent.iterdir() if p.name.startswith(prefix)):
-            if _alive(int(path.name.removeprefix(prefix).partition("-")[0])):
+            if is_running(int(path.name.removeprefix(prefix).partition("-")[0])):
                 continue
             if kind == "old" and not target.exists():
                 path.rename(target)
@@ -277,7 +277,8 @@ def _recover(target: Path) -> None:
                 shutil.rmtree(path, ignore_errors=True)
 
 
-def _alive(pid: int) -> bool:
+def is_running(pid: int) -> bool:
+    """Whether there is a process of that number on this machine."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

@@ -25,8 +25,8 @@ from export.types import (
 from .der import DerScorer
 from .parity.decisions import decide
 from .parity.ladder import execute
-from .runners.base import RUNNERS, NotRunnableError
-from .timing.contenders import OpenArtifact, candidate, not_timed, windows_of
+from .runners.base import RUNNERS, NotRunnableError, why_untimed
+from .timing.contenders import OpenArtifact, candidate, windows_of
 from .timing.processes import measure_apart
 from .timing.protocol import Candidate
 from .timing.statistics import ratio
@@ -173,7 +173,7 @@ def measure_times(
 
     The contestants' are in their order, None for one that cannot be timed.
     """
-    timed = [c for c in contestants if not_timed(c.artifact.recipe.backend) is None]
+    timed = [c for c in contestants if why_untimed(c.artifact.recipe.backend) is None]
     longest = max((c.spec for c in contestants), key=lambda spec: spec.geometry.window_samples)
     reports = measure_apart(
         [baseline, *map(_candidate, timed)],
@@ -211,7 +211,7 @@ def make_point(
     share = ratio(timed, baseline) if timed else None
     reasons = [
         why_no_der,
-        None if timed else not_timed(backend),
+        None if timed else why_untimed(backend),
         *(timed.failures if timed else ()),
     ]
     if contestant.verdict is Verdict.FAIL:

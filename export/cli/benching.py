@@ -98,7 +98,8 @@ def find_candidates(
     progress: Progress,
 ) -> tuple[list[Candidate], dict[str, str]]:
     """All that is timed: eager, peers and artifacts of each subject; and why others are not."""
-    from runtime_checks.timing.contenders import candidates, not_timed
+    from runtime_checks.runners.base import why_untimed
+    from runtime_checks.timing.contenders import candidates
     from runtime_checks.timing.peers import find_peers, module_of
 
     found: list[Candidate] = []
@@ -119,7 +120,7 @@ def find_candidates(
         found += [made[0], *others, *made[1:]]
         not_run |= {f"{name}: {peer}": reason for peer, reason in missing.items()}
         for artifact, _ in subject.artifacts:
-            if reason := not_timed(artifact.recipe.backend):
+            if reason := why_untimed(artifact.recipe.backend):
                 not_run[f"{name}: {artifact.path}"] = reason
     keys = [candidate.key for candidate in found]
     if len(set(keys)) < len(keys):

@@ -16,7 +16,8 @@ from pydantic import ValidationError
 from runtime_checks.der import DerScorer
 from runtime_checks.pareto import Contestant, TimeRatio, error_rate, measure_times
 from runtime_checks.rttm import load_reference
-from runtime_checks.timing.contenders import OpenEager, candidate, not_timed
+from runtime_checks.runners.base import why_untimed
+from runtime_checks.timing.contenders import OpenEager, candidate
 from runtime_checks.timing.peers import module_of
 from runtime_checks.timing.statistics import ratio
 
@@ -175,7 +176,7 @@ def _prepare(request: SearchRequest, progress: Progress) -> tuple[Bench, dict[st
 
 def _recipe(request: SearchRequest) -> Recipe:
     (recipe,) = select_recipes([request.backend], [request.recipe])
-    if reason := not_timed(recipe.backend):
+    if reason := why_untimed(recipe.backend):
         raise BackendUnavailableError(
             recipe.backend,
             found=reason,

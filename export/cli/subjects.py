@@ -102,7 +102,7 @@ def _exported(
     recipes: list[str],
     progress: Progress,
 ) -> Subject:
-    from runtime_checks.timing.contenders import not_timed
+    from runtime_checks.runners.base import why_untimed
 
     from ..pipeline import Exporter, plan
 
@@ -110,11 +110,11 @@ def _exported(
     planned = plan(loaded, backends=backends, recipes=recipes)
     exporter, artifacts = Exporter(loaded), []
     for index, recipe in enumerate(planned.recipes):
-        if not_timed(recipe.backend) is None or recipe.backend in backends:
+        if why_untimed(recipe.backend) is None or recipe.backend in backends:
             artifact = exporter.export(recipe, folder)
             artifacts.append((artifact, folder / artifact.path))
         progress(f"exporting {loaded.spec.name}", index + 1, len(planned.recipes))
-    reasons = {r.backend: not_timed(r.backend) for r in planned.recipes}
+    reasons = {r.backend: why_untimed(r.backend) for r in planned.recipes}
     notes = [f"{name}: {reason}" for name, reason in reasons.items() if reason]
     notes += [f"{recipe.backend}: {reason}" for recipe, reason in planned.left_out]
     if not loaded.sha256:

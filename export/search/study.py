@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..bundle import is_running
 from ..errors import TrainingError
 
 if TYPE_CHECKING:
@@ -223,7 +224,7 @@ def adopt_orphans(study: Study) -> list[int]:
     adopted = []
     for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
         host, _, pid = str(trial.user_attrs.get(WORKER, "")).rpartition(":")
-        if host != platform.node() or _alive(int(pid)):
+        if host != platform.node() or is_running(int(pid)):
             continue
         try:
             study.tell(trial.number, state=TrialState.FAIL)
@@ -232,13 +233,3 @@ def adopt_orphans(study: Study) -> list[int]:
         study.enqueue_trial(trial.params, user_attrs={FOLDER: trial.user_attrs[FOLDER]})
         adopted.append(trial.number)
     return adopted
-
-
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True

@@ -81,7 +81,7 @@ def candidates(
     """PyTorch eager first, then every artifact whose backend runs here."""
     found = [candidate(EAGER_BASELINE, OpenEager(load_eager), spec=spec)]
     for artifact, path in artifacts:
-        if not_timed(artifact.recipe.backend) is None:
+        if why_untimed(artifact.recipe.backend) is None:
             opener = OpenArtifact(artifact.recipe.backend, path, spec, artifact.runtime_options)
             found.append(candidate(artifact.path, opener, spec=spec, sha256=artifact.sha256))
     return found
@@ -100,11 +100,6 @@ def candidate(
         window_s=geometry.window_s,
         window_samples=geometry.window_samples,
     )
-
-
-def not_timed(backend: str) -> str | None:
-    """Why times of a backend's artifacts cannot be taken here, or None."""
-    return why_untimed(backend)
 
 
 def windows_of(

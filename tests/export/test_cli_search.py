@@ -126,9 +126,9 @@ def test_bad_input_is_told_before_anything_is_trained(
 
 
 def test_a_backend_that_is_not_timed_here_is_told(speakers: Path, tmp_path: Path) -> None:
-    from runtime_checks.timing.contenders import not_timed
+    from runtime_checks.runners.base import why_untimed
 
-    if not_timed("coreml_mlprogram") is None:
+    if why_untimed("coreml_mlprogram") is None:
         pytest.skip("Core ML is timed on this machine")
     with pytest.raises(BackendUnavailableError, match="coreml_mlprogram"):
         call(speakers, tmp_path / "out", "--backend", "coreml_mlprogram")
