@@ -264,11 +264,33 @@ class DerScore(Value):
     skip_overlap: bool
 
 
+class DerInterval(Value):
+    """Where the difference of two pooled DERs lies, in percentage points: a paired bootstrap.
+
+    `stretches` is how many independent pieces of audio were drawn from: windows that overlap are
+    one piece. Few of them make it wide, and itself uncertain.
+    """
+
+    low: float
+    high: float
+    confidence: float
+    stretches: int
+
+
 class DerComparison(Value):
-    """DER of an artifact beside the reference's on the same audio."""
+    """DER of an artifact beside the reference's on the same audio.
+
+    `interval` is None where there is but one piece of audio to draw from.
+    """
 
     artifact: DerScore
     reference: DerScore
+    interval: DerInterval | None = None
+
+    @property
+    def delta(self) -> float:
+        """Pooled DER minus the reference's, in percentage points."""
+        return self.artifact.pooled - self.reference.pooled
 
 
 class ParityReport(Value):

@@ -11,15 +11,22 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 from export.audio import Window
-from export.types import DerScore, FrameGeometry
+from export.types import DerComparison, DerInterval, DerScore, FrameGeometry
 
 from .parity.decisions import Bools
 from .results import Turn
 from .rttm import SpeechReference
 
 PARTS = ("false alarm", "missed detection", "confusion")
+FEW_STRETCHES = 30  # a percentile interval from fewer is itself too narrow
+RESAMPLES = 4000
+CONFIDENCE = 0.95
+SEED = 0
+
+Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -104,6 +111,30 @@ class DerScorer:
             skip_overlap=self.settings.skip_overlap,
         )
 
+    def compare(
+        self, artifact: Sequence[Bools], reference: Sequence[Bools]
+    ) -> DerComparison | None:
+        """Both scores on the same windows, with the interval of their difference."""
+        mine, theirs = self.score(artifact), self.score(reference)
+        if mine is None or theirs is None:
+            return None
+        differences = [
+            self.error_s(i, artifact[i]) - self.error_s(i, reference[i]) for i in self.covered
+        ]
+        speech = [self._window(i, reference[i])["total"] for i in self.covered]
+        interval = paired_interval(differences, speech, stretches=self._stretches())
+        return DerComparison(artifact=mine, reference=theirs, interval=interval)
+
+    def _stretches(self) -> list[int]:
+        """For each covered window the piece of audio that it is in, one window long."""
+        window_s = self._geometry.window_s
+        places = [
+            (window.uri, int(window.start_s / window_s + 1e-6))
+            for window in (self._windows[i] for i in self.covered)
+        ]
+        numbers = {place: number for number, place in enumerate(dict.fromkeys(places))}
+        return [numbers[place] for place in places]
+
     def error_s(self, index: int, decisions: Bools) -> float:
         """Seconds of error on one covered window."""
         detail = self._window(index, decisions)
@@ -129,6 +160,57 @@ class DerScorer:
             uem=_timeline([part for each in scored if (part := _overlap(each, extent))]),
         )
         return {str(name): float(value) for name, value in detail.items()}
+
+
+def paired_interval(
+    differences_s: ArrayLike, speech_s: ArrayLike, *, stretches: ArrayLike
+) -> DerInterval | None:
+    """Percentile bootstrap interval of 100 * sum(differences) / sum(speech), in points.
+
+    `differences_s` are seconds of error of an artifact minus its reference's and `speech_s` seconds
+    of reference speech, both by window; the pair of a window stays together (a paired bootstrap,
+    Efron and Tibshirani 1993, chapter 8). `stretches` numbers the piece of audio of each window:
+    whole pieces are drawn, since windows that overlap repeat each other (a block bootstrap, Künsch
+    1989; their chapter 8.6). None with fewer than two pieces that hold speech.
+    """
+    pieces = np.asarray(stretches, np.int64)
+    differences: Floats = np.bincount(pieces, differences_s).astype(np.float64)
+    speech: Floats = np.bincount(pieces, speech_s).astype(np.float64)
+    if np.count_nonzero(speech) < 2:
+        return None
+    rng = np.random.default_rng(SEED)
+    rates = np.concatenate([_resampled(differences, speech, rng) for _ in range(RESAMPLES // 100)])
+    tail = (1 - CONFIDENCE) / 2
+    low, high = np.nanquantile(rates, [tail, 1 - tail])
+    return DerInterval(
+        low=float(low), high=float(high), confidence=CONFIDENCE, stretches=len(speech)
+    )
+
+
+def how_sure(interval: DerInterval | None, *, limit: float | None = None) -> str:
+    """What the interval of a difference says, and what it leaves open."""
+    if interval is None:
+        return "one stretch of audio, which gives the difference no interval"
+    said = (
+        f"{100 * interval.confidence:g} % interval of the difference {interval.low:+.2f} to "
+        f"{interval.high:+.2f} points, from {interval.stretches} stretches of audio"
+    )
+    if interval.stretches < FEW_STRETCHES:
+        said += ": few, so the interval is wide and uncertain itself"
+    if limit is not None and interval.low <= limit < interval.high:
+        said += f"; it holds the limit of {limit:g}, so more audio may decide otherwise"
+    return said
+
+
+def _resampled(differences: Floats, speech: Floats, rng: np.random.Generator) -> Floats:
+    """A hundred resampled rates in percent; of a draw without speech, not a number."""
+    drawn = rng.integers(len(speech), size=(100, len(speech)))
+    spoken = speech[drawn].sum(axis=1)
+    missing = np.full(len(spoken), np.nan)
+    rates: Floats = np.divide(
+        100 * differences[drawn].sum(axis=1), spoken, out=missing, where=spoken > 0
+    )
+    return rates
 
 
 def annotation(turns: Sequence[Turn]) -> Any:

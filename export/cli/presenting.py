@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import typer
 
 from ..errors import ExitCode, RecipeError
-from ..types import Artifact, DerScore, LatencyReport, ParityReport, Rung, Verdict
+from ..types import Artifact, DerComparison, DerScore, LatencyReport, ParityReport, Rung, Verdict
 from .common import print_table, say
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def exit_code(verdict: Verdict) -> ExitCode:
 def artifact_rows(
     artifacts: Sequence[Artifact], checked: CheckResult, latencies: Sequence[LatencyReport]
 ) -> list[dict[str, Any]]:
-    """One row an artifact: verdict, size, worst score difference, median time and its ratio."""
+    """One row an artifact: verdict, size, distance in scores and DER, median time and its ratio."""
     from runtime_checks.timing.statistics import find_baseline, ratio, statistics
 
     summaries = {summary.artifact_path: summary for summary in checked.summaries}
@@ -51,6 +51,7 @@ def artifact_rows(
         summary, time = summaries[artifact.path], timed.get(artifact.path)
         baseline = find_baseline(time, latencies) if time else None
         share = ratio(time, baseline) if time and baseline else None
+        compared = _der(checked.reports, artifact.path)
         rows.append(
             {
                 "artifact": artifact.path,
@@ -58,6 +59,8 @@ def artifact_rows(
                 "reason": summary.reason or "",
                 "size_bytes": artifact.size_bytes,
                 "max_abs": _metric(checked.reports, artifact.path, "max_abs"),
+                "delta_der": compared.delta if compared else None,
+                "delta_der_interval": _bounds(compared),
                 "p50_ms": statistics(time.samples_ms, hop_s=time.hop_s).p50_ms if time else None,
                 "ratio_to_eager": share.value if share else None,
             }
@@ -107,9 +110,32 @@ def _readable(row: dict[str, Any]) -> dict[str, Any]:
         "verdict": f"[{style}]{row['verdict']}[/]",
         "size MB": f"{row['size_bytes'] / 1e6:.2f}",
         "max-abs": "" if distance is None else f"{distance:.1e}",
+        "delta DER": _difference(row),
         "p50 ms": "" if time is None else f"{time:.2f}",
         "of eager": "" if share is None else f"{share:.2f}",
     }
+
+
+def _difference(row: Mapping[str, Any]) -> str:
+    """`-0.04 (-0.31 to +0.12)`: points, with the interval where there is one."""
+    if row["delta_der"] is None:
+        return ""
+    bounds = row["delta_der_interval"]
+    return f"{row['delta_der']:+.2f}" + (
+        f" ({bounds[0]:+.2f} to {bounds[1]:+.2f})" if bounds else ""
+    )
+
+
+def _der(reports: Sequence[ParityReport], path: str) -> DerComparison | None:
+    """An artifact's DER beside the float model's."""
+    found = (r.der for r in reports if r.artifact_path == path and r.against == "float")
+    return next(found, None)
+
+
+def _bounds(compared: DerComparison | None) -> list[float] | None:
+    return (
+        [compared.interval.low, compared.interval.high] if compared and compared.interval else None
+    )
 
 
 def _metric(reports: Sequence[ParityReport], path: str, name: str) -> float | None:

@@ -24,7 +24,7 @@ from export.types import (
     Verdict,
 )
 
-from ..der import DerScorer
+from ..der import DerScorer, how_sure
 from ..runners.base import Judging, NotRunnableError, Runner
 from . import rungs
 from .contract import contract, declaration_problems, expected_frames, value_problems
@@ -211,12 +211,14 @@ def _der(
     windows: Sequence[Window],
     limits: Limits,
 ) -> tuple[Rung, DerComparison | None]:
-    mine = scorer.score(artifact) if scorer else None
-    theirs = scorer.score(reference) if scorer else None
-    if scorer is None or mine is None or theirs is None:
+    compared = scorer.compare(artifact, reference) if scorer else None
+    if scorer is None or compared is None:
         return not_run(RungName.DER, NO_REFERENCE), None
-    parts = {
-        "delta_der": (mine.pooled - theirs.pooled, limits.delta_der),
+    mine, theirs, interval = compared.artifact, compared.reference, compared.interval
+    parts = {"delta_der": (compared.delta, limits.delta_der)}
+    if interval:
+        parts |= {"delta_der_low": (interval.low, None), "delta_der_high": (interval.high, None)}
+    parts |= {
         "delta_window_der": (mine.window_mean - theirs.window_mean, limits.delta_der),
         "delta_false_alarm": (mine.false_alarm - theirs.false_alarm, None),
         "delta_missed_detection": (mine.missed_detection - theirs.missed_detection, None),
@@ -232,8 +234,8 @@ def _der(
         scorer.covered,
         key=lambda i: scorer.error_s(i, artifact[i]) - scorer.error_s(i, reference[i]),
     )
-    rung = judge(RungName.DER, metrics, worst=windows[worst].name, reason=str(scorer.settings))
-    return rung, DerComparison(artifact=mine, reference=theirs)
+    reason = f"{scorer.settings}; {how_sure(interval, limit=limits.delta_der)}"
+    return judge(RungName.DER, metrics, worst=windows[worst].name, reason=reason), compared
 
 
 def _why(rung: Rung) -> str:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 
-from export.types import LatencyReport, ParityReport, Rung, RungName, Verdict
+from export.types import DerComparison, LatencyReport, ParityReport, Rung, RungName, Verdict
 
 from ..timing.statistics import find_baseline, ratio, summarise
 from .wording import (
     RUNG_TITLES,
     VERDICT_WORDS,
     failures,
+    interval,
     quantity,
     unexplained,
 )
@@ -105,7 +106,7 @@ def _der(reports: Sequence[ParityReport]) -> list[str]:
                 report.against,
                 f"{own.pooled:.2f} %",
                 f"{other.pooled:.2f} %",
-                f"{own.pooled - other.pooled:+.2f}",
+                _difference(report.der),
                 f"{own.false_alarm:.2f}",
                 f"{own.missed_detection:.2f}",
                 f"{own.confusion:.2f}",
@@ -115,6 +116,11 @@ def _der(reports: Sequence[ParityReport]) -> list[str]:
     header = ["Artifact", "Against", "DER", "PyTorch", "Difference", "False alarm", "Missed"]
     header += ["Confusion", "Collar"]
     return ["### Diarization error rate", "", *_table(header, rows)] if rows else []
+
+
+def _difference(der: DerComparison) -> str:
+    found = der.interval
+    return f"{der.delta:+.2f}" + (f" ({interval(found.low, found.high)})" if found else "")
 
 
 def _timing(latencies: Sequence[LatencyReport]) -> list[str]:
@@ -129,10 +135,8 @@ def _timing(latencies: Sequence[LatencyReport]) -> list[str]:
             row.append(f"{found.real_time_factor:.3g}")
         else:
             row += [_text(report.failures[0] if report.failures else "no runs"), "", "", ""]
-        interval = (
-            f"{to_eager.value:.2f} ({to_eager.low:.2f}–{to_eager.high:.2f})" if to_eager else ""
-        )
-        rows.append([*row, interval])
+        share = f"{to_eager.value:.2f} ({to_eager.low:.2f}–{to_eager.high:.2f})" if to_eager else ""
+        rows.append([*row, share])
     header = ["Candidate", "Threads", "p50", "p95", "CV", "Real-time factor", "Ratio to eager"]
     if not rows:
         return []

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from export.types import (
     Artifact,
     BundleContent,
+    DerComparison,
     DerScore,
     LatencyReport,
     Metric,
@@ -17,6 +18,7 @@ from export.types import (
     Verdict,
 )
 
+from ..der import FEW_STRETCHES
 from ..timing.protocol import EAGER_BASELINE
 from ..timing.statistics import (
     Comparable,
@@ -110,11 +112,12 @@ class ArtifactView:
 
 @dataclass(frozen=True)
 class DerRow:
-    """One line of the DER table; `deltas` are differences of pooled DER in percentage points."""
+    """One line of the DER table; `deltas` are comparisons of an artifact by what it is held
+    against."""
 
     source: str
     score: DerScore
-    deltas: dict[str, float]
+    deltas: dict[str, DerComparison]
 
 
 @dataclass(frozen=True)
@@ -126,6 +129,17 @@ class DerTable:
     reference_speech_s: float
     num_windows: int
     rows: tuple[DerRow, ...]
+
+    @property
+    def stretches(self) -> int | None:
+        """From how many stretches of audio the intervals of the differences are."""
+        compared = (each for row in self.rows for each in row.deltas.values())
+        return next((each.interval.stretches for each in compared if each.interval), None)
+
+    @property
+    def few(self) -> bool:
+        """Whether those are too few for a narrow interval."""
+        return self.stretches is not None and self.stretches < FEW_STRETCHES
 
 
 @dataclass(frozen=True)
@@ -245,7 +259,7 @@ def der_tables(reports: Sequence[ParityReport]) -> list[DerTable]:
         reference = f"PyTorch, {report.against}"
         rows.setdefault(reference, DerRow(reference, other, {}))
         row = rows.setdefault(report.artifact_path, DerRow(report.artifact_path, own, {}))
-        row.deltas[report.against] = own.pooled - other.pooled
+        row.deltas[report.against] = report.der
     return [
         DerTable(
             collar_s=collar_s,

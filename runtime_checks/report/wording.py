@@ -41,6 +41,11 @@ def number(value: float) -> str:
     return f"{value:.4g}"
 
 
+def interval(low: float, high: float) -> str:
+    """`-0.31 to +0.42`, of differences."""
+    return f"{low:+.2f} to {high:+.2f}"
+
+
 def quantity(value: float, unit: str) -> str:
     """A number with its unit."""
     return f"{number(value)} {unit}".rstrip()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from itertools import permutations
+from itertools import permutations, product
 
 import numpy as np
 import pytest
@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from export.audio import Window
-from export.types import FrameGeometry
-from runtime_checks.der import DerScorer, DerSettings, turns_of
+from export.types import DerInterval, FrameGeometry
+from runtime_checks.der import DerScorer, DerSettings, how_sure, paired_interval, turns_of
 from runtime_checks.parity.decisions import Bools
 from runtime_checks.results import Turn
 from runtime_checks.rttm import SpeechReference
@@ -176,3 +176,74 @@ def test_a_frame_lasts_half_a_step_around_its_centre() -> None:
     (turn,) = turns_of(active, geometry, start_s=2.0, names=["a"])
     assert turn.start_s == pytest.approx(2.0 + (10 * 270 + 495.5 - 135) / 16000)
     assert turn.end_s - turn.start_s == pytest.approx(2 * 270 / 16000)
+
+
+def test_the_interval_is_what_drawing_all_resamples_gives() -> None:
+    """With three pieces there are 27 draws, whose quantiles are exact."""
+    differences, speech = np.array([0.3, -0.1, 0.05]), np.array([1.0, 2.0, 0.5])
+    draws = np.array(list(product(range(3), repeat=3)))
+    rates = 100 * differences[draws].sum(1) / speech[draws].sum(1)
+    found = paired_interval(differences, speech, stretches=[0, 1, 2])
+    assert found is not None
+    assert found.low == pytest.approx(np.quantile(rates, 0.025, method="inverted_cdf"))
+    assert found.high == pytest.approx(np.quantile(rates, 0.975, method="inverted_cdf"))
+    assert (found.stretches, found.confidence) == (3, 0.95)
+    assert found == paired_interval(differences, speech, stretches=[0, 1, 2])
+
+
+def test_the_interval_holds_the_truth_as_often_as_it_says() -> None:
+    rng = np.random.default_rng(1)
+    held = 0
+    for _ in range(100):
+        differences, speech = rng.normal(0.02, 0.1, 60), rng.uniform(0.5, 1.5, 60)
+        found = paired_interval(differences, speech, stretches=range(60))
+        assert found is not None
+        held += found.low <= 100 * 0.02 <= found.high
+    assert 88 <= held <= 99
+
+
+def test_windows_that_overlap_are_drawn_together_so_they_do_not_narrow_the_interval() -> None:
+    rng = np.random.default_rng(2)
+    differences, speech = rng.normal(0, 0.1, 40), np.ones(40)
+    alone = paired_interval(differences, speech, stretches=range(40))
+    twice = [np.repeat(each, 2) for each in (differences, speech, np.arange(40))]
+    again = paired_interval(twice[0], twice[1], stretches=twice[2])
+    assert alone is not None and again is not None
+    assert (again.low, again.high) == pytest.approx((alone.low, alone.high))
+    assert again.stretches == 40
+
+
+def test_what_overlaps_in_one_recording_is_one_stretch() -> None:
+    turns = [Turn(0.0, 4.0, "alice")]
+    windows = [window(start) for start in (0.0, 0.5, 1.0, 1.5, 2.0)]
+    alice = np.ones((100, 3), np.bool_) & np.array([True, False, False])
+    late = alice & (np.arange(100) >= 50)[:, None]
+    compared = scorer(turns, windows).compare([late, *[alice] * 4], [alice] * 5)
+    assert compared is not None and compared.interval is not None
+    assert compared.interval.stretches == 3
+    assert compared.delta == pytest.approx(100 * 0.5 / 5)
+    assert compared.interval.low == pytest.approx(0)
+    # All three drawn are the first stretch: half a second of two is missed.
+    assert compared.interval.high == pytest.approx(100 * 0.5 / 2, abs=10)
+
+
+@pytest.mark.parametrize("speech", [[1.0, 0.0], [0.0, 0.0], [1.0]])
+def test_one_piece_with_speech_has_no_interval(speech: list[float]) -> None:
+    numbers = range(len(speech))
+    assert paired_interval([0.1] * len(speech), speech, stretches=numbers) is None
+    assert "no interval" in how_sure(None)
+
+
+def test_the_same_decisions_differ_by_nothing_for_certain() -> None:
+    found = paired_interval([0.0, 0.0, 0.0], [1.0, 1.0, 0.0], stretches=[0, 1, 2])
+    assert found is not None and (found.low, found.high) == (0, 0)
+
+
+def test_few_stretches_and_a_limit_within_reach_are_said() -> None:
+    few = DerInterval(low=-0.2, high=0.7, confidence=0.95, stretches=12)
+    told = how_sure(few, limit=0.5)
+    assert "95 % interval of the difference -0.20 to +0.70 points, from 12 stretches" in told
+    assert "few, so the interval is wide" in told
+    assert "it holds the limit of 0.5" in told
+    many = few.model_copy(update={"stretches": 200, "high": 0.3})
+    assert "few" not in how_sure(many, limit=0.5) and "limit" not in how_sure(many, limit=0.5)

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from export.types import BundleContent, Metric, ParityReport, Rung, Verdict
-from runtime_checks.report import render_html, write_html
+from export.types import BundleContent, DerInterval, Metric, ParityReport, Rung, Verdict
+from runtime_checks.report import markdown, render_html, write_html
 from runtime_checks.report.view import artifact_views, der_tables, headline, overall, score_limits
 
 
@@ -83,12 +83,30 @@ def test_one_der_table_a_setting(reports: list[ParityReport]) -> None:
         "segmentation.fp32.onnx",
         "segmentation.fp32.pte",
     ]
-    assert table.rows[3].deltas == {"compressed": 2.5, "float": 2.5}
+    deltas = {against: each.delta for against, each in table.rows[3].deltas.items()}
+    assert deltas == {"compressed": 2.5, "float": 2.5}
+    assert table.stretches is None
     first = reports[0]
     assert first.der is not None
     strict = first.der.artifact.model_copy(update={"collar_s": 0.0})
     other = first.model_copy(update={"der": first.der.model_copy(update={"artifact": strict})})
     assert [each.collar_s for each in der_tables([*reports, other])] == [0.25, 0.0]
+
+
+@pytest.mark.parametrize(("stretches", "word"), [(12, "few"), (40, "stretches of audio.")])
+def test_the_interval_of_a_difference_is_shown_with_what_it_is_from(
+    contents: dict[str, Any], stretches: int, word: str
+) -> None:
+    interval = DerInterval(low=-0.4, high=3.25, confidence=0.95, stretches=stretches)
+    reports = [
+        report.model_copy(update={"der": report.der.model_copy(update={"interval": interval})})
+        for report in contents["reports"]
+        if report.der
+    ]
+    page = render_html(**(contents | {"reports": reports}))
+    assert "<small>-0.40 to +3.25</small>" in page
+    assert f"over {stretches} stretches of audio" in page and word in page
+    assert "+2.50 (-0.40 to +3.25)" in " ".join(markdown(reports, ()).split())
 
 
 def test_comparisons_that_disagree_are_told_apart(
