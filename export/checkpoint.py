@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from .errors import CheckpointError, ExportError
 from .models.base import MODELS
+from .models.ge2e import published_config
 from .pyannote_format import (
     HUB_ID,
     PIPELINE_FOLDER,
@@ -61,8 +62,8 @@ def zoo_names() -> list[str]:
 def load_model(source: str | Path) -> LoadedModel:
     """Load a model by zoo name, path (checkpoint file, safetensors file, folder) or hub id.
 
-    Raises `CheckpointError` for everything that is not a segmentation model of a known
-    architecture.
+    Raises `CheckpointError` for everything that is not a segmentation or embedding model
+    of a known architecture.
     """
     text = str(source)
     if text in zoo_names():
@@ -150,6 +151,7 @@ def _load_folder(folder: Path, source: str, weights: Path | None = None) -> Load
         )
     try:
         config = json.loads(config_path.read_text())
+        config = published_config(config, name=weights.parent.resolve().name) or config
         described = {key: config[key] for key in ("name", "licence", "trained_on")}
         architecture = MODELS[config["architecture"]]
         module = architecture.build(config["config"])

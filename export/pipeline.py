@@ -24,9 +24,7 @@ from .errors import BackendUnavailableError, RecipeError
 from .models.base import MODELS
 from .models.streaming import STREAMING, StreamingNet, streaming_spec
 from .rewrites.base import apply_rewrites
-from .types import Artifact, Recipe
-
-ROLE = "segmentation"
+from .types import Artifact, Recipe, Role
 
 
 @dataclass(frozen=True)
@@ -59,7 +57,7 @@ class Exporter:
     def export(self, recipe: Recipe, folder: Path) -> Artifact:
         """Export one artifact into a bundle directory, under its bundle name."""
         backend = BACKENDS[recipe.backend]
-        path = folder / artifact_name(recipe, backend)
+        path = folder / artifact_name(recipe, backend, role=self.model.spec.role)
         module = apply_rewrites(self.compressed(recipe), backend.rewrites)
         spec = self.model.spec
         if recipe.options.get(STREAMING):
@@ -78,9 +76,9 @@ class Exporter:
         )
 
 
-def artifact_name(recipe: Recipe, backend: Backend) -> str:
+def artifact_name(recipe: Recipe, backend: Backend, *, role: Role) -> str:
     """`segmentation.fp32.onnx`."""
-    return f"{ROLE}.{recipe.name}{backend.suffix}"
+    return f"{role.value}.{recipe.name}{backend.suffix}"
 
 
 def plan(

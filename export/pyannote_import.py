@@ -1,4 +1,4 @@
-"""The one place that imports pyannote.audio.
+"""The one place that imports pyannote.audio, and torchaudio.
 
 Two things are set right before it is imported. Its telemetry is switched off. And where torchaudio
 was built for CUDA and torch was not, torchaudio's compiled extension cannot load and takes the
@@ -26,19 +26,21 @@ def pyannote_audio() -> ModuleType:
     os.environ["PYANNOTE_METRICS_ENABLED"] = "false"
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torchcodec's missing libraries: audio is decoded by us
-        _import_torchaudio()
+        torchaudio()
         return importlib.import_module("pyannote.audio")
 
 
-def _import_torchaudio() -> None:
+@cache
+def torchaudio() -> ModuleType:
+    """Import torchaudio on any machine."""
     try:
-        importlib.import_module("torchaudio")
+        return importlib.import_module("torchaudio")
     except OSError:
         utils = sys.modules["torchaudio._extension.utils"]
         original = utils._load_lib
         utils._load_lib = lambda lib: False  # type: ignore[attr-defined]
         try:
-            importlib.import_module("torchaudio")
+            return importlib.import_module("torchaudio")
         finally:
             utils._load_lib = original  # type: ignore[attr-defined]
 

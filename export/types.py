@@ -66,10 +66,24 @@ class FrameGeometry(Value):
         return center / self.sample_rate_hz
 
 
+class Role(StrEnum):
+    """What a model does in a pipeline: who speaks in which frame, or whose voice that is."""
+
+    SEGMENTATION = "segmentation"
+    EMBEDDING = "embedding"
+
+
 class ModelSpec(Value):
-    """What a segmentation model takes and gives, whatever runtime computes it."""
+    """What a model takes and gives, whatever runtime computes it.
+
+    A segmentation model takes a waveform and gives scores of its classes by frame. An embedding
+    model takes a waveform and weights [1, speakers, frames] on the frames of a segmentation
+    model, which its `geometry` is, and gives embeddings [1, speakers, dimension]; it has no
+    classes.
+    """
 
     name: str
+    role: Role = Role.SEGMENTATION
     architecture: str
     geometry: FrameGeometry
     classes: tuple[str, ...]

@@ -12,6 +12,7 @@ from typing import Protocol, runtime_checkable
 from torch import nn
 
 from ..errors import RecipeError
+from ..models.base import MODELS, Selective
 from ..registry import Registry
 from ..types import GraphStats, ModelSpec, Precision, Recipe, RuntimeOption
 
@@ -68,6 +69,9 @@ FORMS = ("lengths_samples", "streaming")
 def why_refused(backend: Backend, spec: ModelSpec, recipe: Recipe) -> str | None:
     """Why a backend cannot do a recipe for a model, in the form that its options ask for."""
     known = backend.forms if isinstance(backend, Reshaping) else ()
+    architecture = MODELS[spec.architecture]
+    if isinstance(architecture, Selective) and (reason := architecture.refuses(recipe)):
+        return reason
     missing = [form for form in FORMS if recipe.options.get(form) and form not in known]
     if missing:
         return f"this backend has no form for the option {missing[0]}"

@@ -74,6 +74,7 @@ class CoreMLProgram:
         "sincnet_filterbank",
         "wav_norm_affine",
         "mfcc_dft",
+        "fbank_dft",
         "log_softmax",
     )
 

@@ -60,6 +60,7 @@ class ExecuTorchXnnpack:
         "sincnet_4d",
         "polyphase_convolution",
         "mfcc_dft",
+        "fbank_dft",
         "mfcc_4d",
         "recurrent_scan",
     )

@@ -47,6 +47,7 @@ class OnnxOrt:
         "centred_rectifier",
         "sincnet_conv2d",
         "mfcc_dft",
+        "fbank_dft",
     )
 
     def unavailable(self) -> str | None:

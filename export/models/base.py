@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
 from ..registry import Registry
-from ..types import ModelSpec
+from ..types import ModelSpec, Recipe
 
 
 class Architecture(Protocol):
@@ -40,6 +40,15 @@ class Architecture(Protocol):
 
     def example_inputs(self, spec: ModelSpec) -> tuple[Tensor, ...]:
         """Random inputs of the spec's shapes, for tracing."""
+        ...
+
+
+@runtime_checkable
+class Selective(Protocol):
+    """An architecture that not every recipe or form can be made of."""
+
+    def refuses(self, recipe: Recipe) -> str | None:
+        """Why this architecture cannot be exported so, or None."""
         ...
 
 
