@@ -4,21 +4,29 @@ weights are as small as its recipe promises.
 A fallback is silent at run time: the artifact is right and slow. So is a weight that a converter
 leaves as it is. Both fail the build, unless the recipe allows it by name (options `allow` and
 `size_budget`).
+
+Beside fp32 of the same backend a recipe may promise more: its option `promises` holds ratios of
+size and of median time at most (`export.types.Promises`). `runtime_checks.guard_rails` compares.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from pydantic import ValidationError
+
 from .backends.base import BACKENDS
 from .errors import BudgetError, RecipeError
-from .types import Artifact, Recipe
+from .types import Artifact, Precision, Promises, Recipe
 
 SIZE = "size"
 """The name that allows any size."""
 
 NOT_SMALLER = "not-smaller"
 """The name that allows weights that the recipe should have made smaller."""
+
+LARGER, SLOWER = "larger", "slower"
+"""The names that allow a file larger, or a time longer, than promised beside fp32."""
 
 SIZE_RATIO = 1.08
 """Bytes of a file by bytes of its weights."""
@@ -63,6 +71,29 @@ def over_budget(artifact: Artifact) -> dict[str, str]:
             f"the budget is {ratio:g}"
         )
     return found
+
+
+def is_smaller(recipe: Recipe) -> bool:
+    """Whether a recipe computes or stores anything coarser than fp32."""
+    return {recipe.weight_precision, recipe.activation_precision} != {Precision.FP32}
+
+
+def promises_of(recipe: Recipe) -> Promises:
+    """What a recipe promises; raises `RecipeError` on what is no promise."""
+    given = recipe.options.get("promises", {})
+    try:
+        return Promises.model_validate(given)
+    except ValidationError as error:
+        raise RecipeError(
+            f"{recipe.backend}/{recipe.name}",
+            found=f"promises are {given!r}",
+            expected="ratios above zero by the names size and time",
+        ) from error
+
+
+def allowed_names(recipe: Recipe) -> frozenset[str]:
+    """What a recipe or the user allows by name; raises `RecipeError` on what is no list."""
+    return _allowances(recipe)[0]
 
 
 def _fallbacks(counts: Mapping[str, int]) -> dict[str, str]:

@@ -18,6 +18,7 @@ from export.types import (
     DerScore,
     LatencyReport,
     ModelSpec,
+    TimeRatio,
     Value,
     Verdict,
 )
@@ -32,14 +33,6 @@ from .timing.protocol import Candidate
 from .timing.statistics import ratio
 
 HOP_S = 0.5  # what the real-time factor divides by, which is not shown here
-
-
-class TimeRatio(Value):
-    """Median time over the baseline's of the same run, with its 95 % bootstrap interval."""
-
-    value: float
-    low: float
-    high: float
 
 
 class Point(Value):

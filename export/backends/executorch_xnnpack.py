@@ -42,6 +42,7 @@ register_recipe(
         options={
             "compression": "int8_matrices",
             "limits": {"decision_flips": 0.3, "delta_der": 0.3},
+            "promises": {"size": 0.6, "time": 1.0},
         },
     )
 )

@@ -63,7 +63,8 @@ def command(
     allow: Annotated[
         list[str] | None,
         typer.Option(
-            help="Accept a fallback of this operator, or with 'size' any size; can be repeated."
+            help="Accept a fallback of this operator; 'size': any size; 'slower', 'larger': what "
+            "breaks a recipe's promise beside fp32. Can be repeated."
         ),
     ] = None,
     limit: LimitOption = None,
@@ -80,7 +81,8 @@ def command(
     Without --audio it uses the two-speaker recording inside pyannote.audio. A bundle whose parity
     fails goes to OUT.failed and leaves OUT as it was; the exit code is then 1. So it is, and
     nothing is written, when an operator falls back to the runtime's portable kernels or a file is
-    larger than its weights explain.
+    larger than its weights explain. What a recipe makes smaller is compared with fp32 of the same
+    backend, built and timed for it: slower or larger than promised fails as parity does.
 
     Examples:
 
@@ -93,6 +95,7 @@ def command(
     from runtime_checks.der import DerSettings
 
     from .building import BuildRequest, parity_record, run_build
+    from .guarding import show_comparisons
     from .presenting import artifact_rows, exit_code, parse_limits, show_result
 
     request = BuildRequest(
@@ -115,21 +118,23 @@ def command(
     )
     with progress_bar(quiet=quiet or json) as progress:
         result = run_build(request, progress)
-    artifacts = result.bundle.content.artifacts
+    artifacts, measured = result.bundle.content.artifacts, result.measured
     if json:
         print_json(
             {
                 "bundle": str(result.folder),
                 "content_sha256": result.bundle.content_sha256,
-                "verdict": result.checked.verdict.value,
-                "artifacts": artifact_rows(artifacts, result.checked, result.latencies),
+                "verdict": measured.verdict.value,
+                "artifacts": artifact_rows(artifacts, measured.checked, measured.latencies),
                 "left_out": list(result.left_out),
-                "parity": parity_record(result.checked).model_dump(mode="json"),
+                "parity": parity_record(measured.checked).model_dump(mode="json"),
+                "guard_rails": [each.model_dump(mode="json") for each in measured.comparisons],
             }
         )
     else:
-        show_result(artifacts, result.checked, latencies=result.latencies, quiet=quiet)
+        show_result(artifacts, measured.checked, latencies=measured.latencies, quiet=quiet)
+        show_comparisons(measured.comparisons, quiet=quiet)
         for line in result.left_out:
             say(f"note: {line}", quiet=quiet)
         say(f"wrote {result.folder} (open {result.folder / 'report.html'})", quiet=quiet)
-    raise typer.Exit(exit_code(result.checked.verdict))
+    raise typer.Exit(exit_code(measured.verdict))

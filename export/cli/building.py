@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from ..budget import check_budgets
@@ -17,12 +18,15 @@ from ..types import (
     ArtifactProfile,
     Bundle,
     BundleContent,
+    FloatComparison,
+    GuardRecord,
     LatencyRecord,
     LatencyReport,
     ParityRecord,
     ProfileRecord,
     Verdict,
 )
+from .guarding import fp32_partners
 from .inputs import load_audio
 
 if TYPE_CHECKING:
@@ -33,6 +37,8 @@ if TYPE_CHECKING:
 
 CARD, LICENCE = "MODEL_CARD.md", "LICENSE"
 PARITY, LATENCY, PROFILE, REPORT = "parity.json", "latency.json", "profile.json", "report.html"
+GUARDS = "guard_rails.json"
+EVIDENCE = (PARITY, LATENCY, PROFILE, GUARDS, REPORT)
 
 
 @dataclass(frozen=True)
@@ -59,11 +65,21 @@ class BuildRequest:
 
 @dataclass(frozen=True)
 class Measured:
-    """What differs from run to run, for the bundle's evidence."""
+    """What differs from run to run, for the bundle's evidence.
+
+    `comparisons` are the smaller artifacts beside fp32 of the same backend.
+    """
 
     checked: CheckResult
     latencies: tuple[LatencyReport, ...]
     profiles: tuple[ArtifactProfile, ...]
+    comparisons: tuple[FloatComparison, ...]
+
+    @property
+    def verdict(self) -> Verdict:
+        """FAIL for a promise that is broken; else that of parity."""
+        broken = any(each.broken for each in self.comparisons)
+        return Verdict.FAIL if broken else self.checked.verdict
 
 
 @dataclass(frozen=True)
@@ -72,8 +88,7 @@ class BuildResult:
 
     folder: Path
     bundle: Bundle
-    checked: CheckResult
-    latencies: tuple[LatencyReport, ...]
+    measured: Measured
     left_out: tuple[str, ...]
 
 
@@ -90,8 +105,6 @@ def run_build(request: BuildRequest, progress: Progress) -> BuildResult:
 
 def _build(request: BuildRequest, progress: Progress) -> BuildResult:
     from runtime_checks.parity.goldens import make_goldens
-    from runtime_checks.timing.contenders import time_artifacts
-    from runtime_checks.timing.profiles import profile_artifacts
 
     model = with_window(load_model(request.model), request.window_s)
     planned = plan(
@@ -113,13 +126,7 @@ def _build(request: BuildRequest, progress: Progress) -> BuildResult:
         artifacts = _export(exporter, planned, folder, progress)
         goldens = make_goldens(model.module, model.spec, recordings)
         checked = _check(exporter, artifacts, folder, recordings, rttm, request, progress)
-        files = [(artifact, folder / artifact.path) for artifact in artifacts]
-        latencies = time_artifacts(
-            files, model=model, recordings=recordings, runs=request.runs, progress=progress
-        )
-        profiles = profile_artifacts(
-            files, spec=model.spec, recordings=recordings, runs=request.runs, progress=progress
-        )
+        measured = _measure(exporter, artifacts, checked, folder, recordings, request, progress)
         (folder / LICENCE).write_text(model.licence_text or _no_licence(model), encoding="utf-8")
         (folder / CARD).write_text(model.card or _no_card(model), encoding="utf-8")
         content = BundleContent(
@@ -133,12 +140,12 @@ def _build(request: BuildRequest, progress: Progress) -> BuildResult:
             created_by=created_by(),
         )
         left_out = tuple(f"{r.backend}/{r.name} was left out: {why}" for r, why in planned.left_out)
-        measured = Measured(checked, latencies, profiles)
         _write_evidence(folder, content, measured, notes=(*left_out, *_weights_left(artifacts)))
-        bundle = write_manifest(folder, content, evidence=[PARITY, LATENCY, PROFILE, REPORT])
-        target = out if checked.verdict is not Verdict.FAIL else out.with_name(f"{out.name}.failed")
+        bundle = write_manifest(folder, content, evidence=EVIDENCE)
+        failed = measured.verdict is Verdict.FAIL
+        target = out.with_name(f"{out.name}.failed") if failed else out
         writer.commit(target)
-    return BuildResult(target, bundle, checked, latencies, left_out)
+    return BuildResult(target, bundle, measured, left_out)
 
 
 def _export(
@@ -179,6 +186,42 @@ def _check(
     )
 
 
+def _measure(
+    exporter: Exporter,
+    artifacts: tuple[Artifact, ...],
+    checked: CheckResult,
+    folder: Path,
+    recordings: list[Recording],
+    request: BuildRequest,
+    progress: Progress,
+) -> Measured:
+    """Times of the artifacts and of fp32 beside them, which need not be in the bundle."""
+    from runtime_checks.guard_rails import compare_all
+    from runtime_checks.timing.contenders import time_artifacts
+    from runtime_checks.timing.profiles import profile_artifacts
+
+    files = [(artifact, folder / artifact.path) for artifact in artifacts]
+    with TemporaryDirectory(prefix="diarport-") as scratch:
+        partners = fp32_partners(exporter, artifacts, folder, scratch=Path(scratch))
+        others = [(made, path) for made, path in partners.values() if made not in artifacts]
+        latencies = time_artifacts(
+            [*files, *others],
+            model=exporter.model,
+            recordings=recordings,
+            runs=request.runs,
+            progress=progress,
+        )
+    profiles = profile_artifacts(
+        files,
+        spec=exporter.model.spec,
+        recordings=recordings,
+        runs=request.runs,
+        progress=progress,
+    )
+    fp32 = {backend: made for backend, (made, _) in partners.items()}
+    return Measured(checked, latencies, profiles, compare_all(artifacts, fp32, latencies=latencies))
+
+
 def _write_evidence(
     folder: Path,
     content: BundleContent,
@@ -193,6 +236,8 @@ def _write_evidence(
     (folder / PARITY).write_text(parity.to_json(), encoding="utf-8")
     (folder / LATENCY).write_text(LatencyRecord(reports=latencies).to_json(), encoding="utf-8")
     (folder / PROFILE).write_text(ProfileRecord(profiles=profiles).to_json(), encoding="utf-8")
+    guards = GuardRecord(comparisons=measured.comparisons)
+    (folder / GUARDS).write_text(guards.to_json(), encoding="utf-8")
     write_html(
         folder / REPORT,
         bundle=content,
@@ -200,6 +245,7 @@ def _write_evidence(
         timelines=checked.timelines,
         latencies=latencies,
         profiles=profiles,
+        comparisons=measured.comparisons,
         notes=parity.notes,
     )
 

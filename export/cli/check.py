@@ -24,7 +24,7 @@ from .common import (
 )
 
 if TYPE_CHECKING:
-    from ..types import ArtifactProfile, LatencyReport
+    from ..types import ArtifactProfile, FloatComparison, LatencyReport
 
 
 def command(
@@ -109,6 +109,7 @@ def command(
             timelines=checked.timelines,
             latencies=_timed_at_build(bundle),
             profiles=_profiled_at_build(bundle),
+            comparisons=_compared_at_build(bundle),
             notes=record.notes,
         )
     if json:
@@ -136,3 +137,12 @@ def _profiled_at_build(bundle: Path) -> tuple[ArtifactProfile, ...]:
 
     file = bundle / PROFILE
     return ProfileRecord.model_validate_json(file.read_text()).profiles if file.is_file() else ()
+
+
+def _compared_at_build(bundle: Path) -> tuple[FloatComparison, ...]:
+    """What the bundle's evidence says of smaller artifacts beside fp32."""
+    from ..types import GuardRecord
+    from .building import GUARDS
+
+    file = bundle / GUARDS
+    return GuardRecord.model_validate_json(file.read_text()).comparisons if file.is_file() else ()

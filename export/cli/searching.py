@@ -14,7 +14,7 @@ import torch
 from pydantic import ValidationError
 
 from runtime_checks.der import DerScorer
-from runtime_checks.pareto import Contestant, TimeRatio, error_rate, measure_times
+from runtime_checks.pareto import Contestant, error_rate, measure_times
 from runtime_checks.rttm import load_reference
 from runtime_checks.runners.base import why_untimed
 from runtime_checks.timing.contenders import OpenEager, candidate
@@ -43,7 +43,7 @@ from ..search.pruning import Course, course_of, place, why_hopeless
 from ..search.record import FOLD_DERS, REASON, STUDENT, SearchRecord, record_of
 from ..search.space import SearchSpace, read_space
 from ..search.study import FOLDER, next_trial, open_study
-from ..types import Recipe, Verdict
+from ..types import Recipe, TimeRatio, Verdict
 from .subjects import load_for_timing
 
 if TYPE_CHECKING:

@@ -8,12 +8,14 @@ from pathlib import Path
 from export.types import (
     ArtifactProfile,
     BundleContent,
+    FloatComparison,
     LatencyReport,
     ParityReport,
     RungName,
     Verdict,
 )
 
+from ..guard_rails import broken_promises
 from ..results import Timeline
 from . import wording
 from .placement import placement_views
@@ -43,6 +45,7 @@ def write_html(
     latencies: Sequence[LatencyReport],
     notes: Sequence[str],
     profiles: Sequence[ArtifactProfile] = (),
+    comparisons: Sequence[FloatComparison] = (),
 ) -> None:
     """Write the report, replacing what is there in one step. Raises OSError on a full disk."""
     text = render_html(
@@ -52,6 +55,7 @@ def write_html(
         latencies=latencies,
         notes=notes,
         profiles=profiles,
+        comparisons=comparisons,
     )
     replace_text(path, text)
 
@@ -64,6 +68,7 @@ def render_html(
     latencies: Sequence[LatencyReport],
     notes: Sequence[str],
     profiles: Sequence[ArtifactProfile] = (),
+    comparisons: Sequence[FloatComparison] = (),
 ) -> str:
     """The report's text."""
     templates = environment()
@@ -71,7 +76,8 @@ def render_html(
     templates.globals |= {"AGAINST": AGAINST}
     views = artifact_views(bundle, reports)
     recordings = recording_views(timelines, limits=score_limits(reports))
-    verdict, verdict_word = overall(views)
+    broken = broken_promises(comparisons)
+    verdict, verdict_word = overall(views, broken=bool(broken))
     groups = latency_groups(latencies)
     script = source(SCRIPTS)
     return templates.get_template("page.html.j2").render(
@@ -87,12 +93,14 @@ def render_html(
         latency_by_candidate={
             row.report.candidate: row for group in reversed(groups) for row in group.rows
         },
+        comparisons=comparisons,
+        broken=broken,
         placements=placement_views(bundle, profiles),
         largest_size=max((a.size_bytes for a in bundle.artifacts), default=1),
         tools=sorted({tool for a in bundle.artifacts for tool in a.tool_versions}),
         verdict=verdict,
         verdict_word=verdict_word,
-        headline=headline(views),
+        headline=headline(views, broken=len(broken)),
         notes=notes,
         data=script_data(recordings),
         style=source(STYLES),

@@ -211,8 +211,8 @@ def _ladder(reports: dict[str, ParityReport]) -> tuple[LadderRung, ...]:
     return tuple(rungs)
 
 
-def headline(views: Sequence[ArtifactView]) -> str:
-    """`2 of 3 artifacts pass, 1 did not run`."""
+def headline(views: Sequence[ArtifactView], *, broken: int = 0) -> str:
+    """`2 of 3 artifacts pass, 1 did not run, 1 breaks a promise`."""
     counts = {v: sum(view.verdict is v for view in views) for v in Verdict}
     if not views:
         return "No artifacts"
@@ -222,13 +222,16 @@ def headline(views: Sequence[ArtifactView]) -> str:
         parts.append(f"{counts[Verdict.FAIL]} fail{'s' if counts[Verdict.FAIL] == 1 else ''}")
     if counts[Verdict.NOT_RUN]:
         parts.append(f"{counts[Verdict.NOT_RUN]} did not run")
+    if broken:
+        parts.append(f"{broken} break{'s' if broken == 1 else ''} a promise")
     return ", ".join(parts)
 
 
-def overall(views: Sequence[ArtifactView]) -> tuple[Verdict, str]:
-    """The worst verdict, and the word for it that hides nothing: a pass with gaps says so."""
+def overall(views: Sequence[ArtifactView], *, broken: bool = False) -> tuple[Verdict, str]:
+    """The worst verdict, and the word for it that hides nothing: a pass with gaps says so, and a
+    recipe's promise that is `broken` fails."""
     verdicts = [view.verdict for view in views]
-    worst = Verdict.worst(verdicts)
+    worst = Verdict.FAIL if broken else Verdict.worst(verdicts)
     if worst is Verdict.NOT_RUN and Verdict.PASS in verdicts:
         return worst, "PASS, WITH GAPS"
     return worst, VERDICT_WORDS[worst]

@@ -56,6 +56,7 @@ def test_build_writes_a_bundle_that_verifies(built: tuple[Path, dict[str, Any]])
         "parity.json",
         "latency.json",
         "profile.json",
+        "guard_rails.json",
         "report.html",
     }
 

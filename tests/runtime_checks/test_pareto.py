@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from export.types import DerScore, Verdict
-from runtime_checks.pareto import Point, TimeRatio, mark_non_dominated, non_dominated
+from export.types import DerScore, TimeRatio, Verdict
+from runtime_checks.pareto import Point, mark_non_dominated, non_dominated
 
 Costs = np.ndarray[Any, np.dtype[np.float64]]
 

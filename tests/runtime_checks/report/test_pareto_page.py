@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from export.types import DerScore, Verdict
-from runtime_checks.pareto import ParetoRecord, Point, TimeRatio, mark_non_dominated
+from export.types import DerScore, TimeRatio, Verdict
+from runtime_checks.pareto import ParetoRecord, Point, mark_non_dominated
 from runtime_checks.report.pareto_page import (
     BOTTOM,
     HEIGHT,
