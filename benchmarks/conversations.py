@@ -3,9 +3,10 @@
 Turns of 1 to 8 s are cut from single speakers' utterances, each speaker at a level of their own
 (-30 to -22 dBFS, and 2 dB up or down from turn to turn), over white noise at -65 dBFS. The next
 turn is another speaker's; it begins up to 2 s before the end of the one before it, or up to 1 s
-after. What is speech within a turn is decided by its level: frames of 25 ms within 30 dB of the
-turn's loud frames (their 95th percentile), with pauses of up to 0.3 s counted as speech. A
-conversation is drawn again until 10 to 20 % of its speech is overlapped.
+after. What is speech in an utterance is decided by level: frames of 25 ms that are within 30 dB of
+its loud frames (95th percentile) and 8 dB above its quiet ones (5th percentile, the noise of the
+recording), with pauses of up to 0.5 s counted as speech. A conversation is drawn again until 10 to
+20 % of its speech is overlapped.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ TURN_S = (1.0, 8.0)
 LEVEL_DBFS, TURN_DB, NOISE_DBFS = (-30.0, -22.0), 2.0, -65.0
 OVERLAPS, OVERLAP_S, PAUSE_S = 0.45, (0.3, 2.0), 1.0
 OVERLAP_SHARE = (0.10, 0.20)
-FRAME, HOP, RANGE_DB, BRIDGED_S = 400, 160, 30.0, 0.3
+FRAME, HOP, RANGE_DB, ABOVE_NOISE_DB, BRIDGED_S = 400, 160, 30.0, 8.0, 0.5
 
 Samples = NDArray[np.float32]
 
@@ -124,7 +125,7 @@ def _turn(
     ramp = np.linspace(0, 1, HOP, dtype=np.float32)
     piece[:HOP] *= ramp
     piece[-HOP:] *= ramp[::-1]
-    spoken = speech_in(piece)
+    spoken = speech_in(piece, quietest_db=threshold_db(utterance))
     first, end = spoken[0][0], spoken[-1][1]
     piece = piece[first:end]
     rms = float(np.sqrt(np.mean(piece**2)))
@@ -132,12 +133,23 @@ def _turn(
     return piece * np.float32(gain), [(a - first, b - first) for a, b in spoken]
 
 
-def speech_in(piece: Samples) -> list[tuple[int, int]]:
+def threshold_db(utterance: Samples) -> float:
+    """Level from which a frame of the utterance is speech."""
+    quiet, loud = np.quantile(_levels_db(utterance), [0.05, 0.95])
+    return float(max(loud - RANGE_DB, quiet + ABOVE_NOISE_DB))
+
+
+def speech_in(piece: Samples, *, quietest_db: float) -> list[tuple[int, int]]:
     """Intervals of samples that are speech by their level; one at least."""
-    starts = range(0, max(1, len(piece) - FRAME + 1), HOP)
-    power = np.array([np.mean(piece[s : s + FRAME] ** 2) for s in starts])
-    level_db = 10 * np.log10(power + 1e-12)
-    loud = np.flatnonzero(level_db > np.quantile(level_db, 0.95) - RANGE_DB)
+    level_db = _levels_db(piece)
+    loud = np.flatnonzero(level_db >= min(quietest_db, level_db.max()))
     breaks = np.flatnonzero(np.diff(loud) * HOP > BRIDGED_S * RATE_HZ)
     firsts, lasts = loud[[0, *(breaks + 1)]], loud[[*breaks, len(loud) - 1]]
     return [(int(a) * HOP, int(b) * HOP + FRAME) for a, b in zip(firsts, lasts, strict=True)]
+
+
+def _levels_db(samples: Samples) -> NDArray[np.float64]:
+    starts = range(0, max(1, len(samples) - FRAME + 1), HOP)
+    power = np.array([np.mean(samples[s : s + FRAME] ** 2) for s in starts])
+    levels: NDArray[np.float64] = 10 * np.log10(power + 1e-12)
+    return levels
