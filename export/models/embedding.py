@@ -43,6 +43,35 @@ class NearestWeights(nn.Module):
         return weights[:, :, torch.tensor(indices, device=weights.device)]
 
 
+class AveragedWeights(nn.Module):
+    """Weights on frames of another length: the mean of a few over each of them.
+
+    Frame `i` of the network is centred on sample `centre_samples + i * step_samples`, in windows of
+    all lengths. Beyond the window's ends its first and last weights are repeated.
+    """
+
+    def __init__(self, *, step_samples: int, centre_samples: int, points: int = 4) -> None:
+        super().__init__()
+        self.step_samples, self.centre_samples = step_samples, centre_samples
+        self.points = points
+
+    def forward(self, weights: Tensor, num_frames: int, geometry: tuple[int, int]) -> Tensor:
+        """[batch, speakers, frames] -> [batch, speakers, num_frames].
+
+        `geometry` is step and receptive field of the weights' frames, in samples.
+        """
+        step, field = geometry
+        batch, speakers, given = (int(size) for size in weights.shape)
+        places = [
+            self.centre_samples + (index - 0.5 + (point + 0.5) / self.points) * self.step_samples
+            for index in range(num_frames)
+            for point in range(self.points)
+        ]
+        nearest = [min(max(round((place - field / 2) / step), 0), given - 1) for place in places]
+        taken = weights[:, :, torch.tensor(nearest, device=weights.device)]
+        return taken.reshape(batch, speakers, num_frames, self.points).mean(3)
+
+
 class EmbeddingArchitecture:
     """The half of an architecture that is the same for every embedding network.
 
