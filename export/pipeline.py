@@ -18,9 +18,13 @@ from torch import nn
 
 from .backends.base import BACKENDS, Backend, select_recipes, why_refused
 from .bundle import hash_path, size_of
+from .calibration.draw import sample_set
+from .calibration.ranges import Calibration, Ranges, calibrated_recipe, is_calibrated
 from .checkpoint import LoadedModel
 from .compress.base import compress_for, method_of
+from .compress.layers import layers_in_float
 from .errors import BackendUnavailableError, RecipeError
+from .lowering.static_convolutions import calibrate, convolutions
 from .models.base import MODELS
 from .models.streaming import STREAMING, StreamingNet, streaming_spec
 from .rewrites.base import apply_rewrites
@@ -38,9 +42,11 @@ class Plan:
 class Exporter:
     """One model on its way to many artifacts; what recipes share is computed once."""
 
-    def __init__(self, model: LoadedModel) -> None:
+    def __init__(self, model: LoadedModel, *, calibration: Calibration | None = None) -> None:
         self.model = model
-        self._compressed: dict[str | None, nn.Module] = {}
+        self._calibration = calibration
+        self._compressed: dict[tuple[str | None, frozenset[str]], nn.Module] = {}
+        self.ranges: dict[str, Ranges] = {}
 
     @cached_property
     def canonical(self) -> nn.Module:
@@ -49,17 +55,35 @@ class Exporter:
 
     def compressed(self, recipe: Recipe) -> nn.Module:
         """The canonical model after the recipe's compression, before any backend's rewrites."""
-        key = method_of(recipe)
+        key = (method_of(recipe), layers_in_float(recipe, self.canonical))
         if key not in self._compressed:
             self._compressed[key] = compress_for(recipe, self.canonical)
         return self._compressed[key]
 
+    @cached_property
+    def calibration(self) -> Calibration:
+        """What was given to calibrate on, or the recording inside pyannote.audio."""
+        return self._calibration or Calibration(sample_set(self.model.spec.geometry))
+
     def export(self, recipe: Recipe, folder: Path) -> Artifact:
-        """Export one artifact into a bundle directory, under its bundle name."""
+        """Export one artifact into a bundle directory, under its bundle name.
+
+        A calibrated recipe names in the artifact what it was calibrated on; `ranges` then has what
+        that gave, by the artifact's path.
+        """
         backend = BACKENDS[recipe.backend]
         path = folder / artifact_name(recipe, backend, role=self.model.spec.role)
         module = apply_rewrites(self.compressed(recipe), backend.rewrites)
         spec = self.model.spec
+        if is_calibrated(recipe):
+            recipe = calibrated_recipe(recipe, self.calibration)
+            in_float = layers_in_float(recipe, self.canonical)
+            module, self.ranges[path.name] = calibrate(
+                module,
+                self.calibration.drawn,
+                layers=[name for name in convolutions(module) if name not in in_float],
+                observer=self.calibration.observer,
+            )
         if recipe.options.get(STREAMING):
             module, spec = StreamingNet(module), streaming_spec(spec, module)
         stats = backend.export(module, spec, recipe, path)
@@ -90,13 +114,15 @@ def plan(
     lengths_s: Sequence[float] = (),
     streaming: bool = False,
     allow: Sequence[str] = (),
+    skip: Sequence[str] = (),
 ) -> Plan:
     """What to build for the named backends and recipes (empty: every backend, fp32).
 
     `lengths_s` are further lengths of windows, and `streaming` asks for a network that carries its
     states. `allow` names fallbacks that are no error (`export.budget`), beside the recipes' own.
-    What was asked for by name and cannot be done raises (`BackendUnavailableError`,
-    `RecipeError`); what was only implied is left out with its reason.
+    `skip` names layers that every recipe leaves in float (`export.compress.layers`). What was asked
+    for by name and cannot be done raises (`BackendUnavailableError`, `RecipeError`); what was only
+    implied is left out with its reason.
     """
     rate = model.spec.geometry.sample_rate_hz
     forms: dict[str, JsonValue] = {
@@ -106,7 +132,7 @@ def plan(
     }
     chosen, left_out = [], []
     selected = [
-        _with_options(recipe, forms=forms, allow=allow)
+        _with_options(recipe, forms=forms, allow=allow, skip=skip)
         for recipe in select_recipes(backends, recipes)
     ]
     for recipe in selected:
@@ -129,13 +155,14 @@ def plan(
 
 
 def _with_options(
-    recipe: Recipe, *, forms: Mapping[str, JsonValue], allow: Sequence[str]
+    recipe: Recipe, *, forms: Mapping[str, JsonValue], allow: Sequence[str], skip: Sequence[str]
 ) -> Recipe:
     options = recipe.options | {name: value for name, value in forms.items() if value}
     if allow:
         own = options.get("allow", [])
         options["allow"] = [*(own if isinstance(own, list) else [own]), *allow]
-    return recipe.model_copy(update={"options": options})
+    skipped = tuple(dict.fromkeys((*recipe.skip, *skip)))
+    return recipe.model_copy(update={"options": options, "skip": skipped})
 
 
 def created_by() -> dict[str, str]:

@@ -4,6 +4,10 @@ The TorchScript exporter keeps `LSTM` as one node a layer; torch 2.13's dynamo e
 fp16 is storage only: a fully fp16 graph crashes ONNX Runtime 1.31 when the session is made, so
 weights that float16 holds exactly are stored as such and cast to float32 in the graph, which the
 runtime folds when it loads.
+
+Recipes with integers (`lowering/onnx_integers.py`): `int8-dynamic` multiplies in LSTM and linear
+layers on int8, `int8-static` in SincNet's later convolutions too. The first convolution, norms,
+poolings and the sigmoid stay float32; what is left of convolutions is stored in float16.
 """
 
 from __future__ import annotations
@@ -15,24 +19,60 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 from torch import nn
 
+from ..calibration.ranges import CALIBRATED, is_calibrated
+from ..compress.layers import FLOAT_LAYERS, layers_in_float
 from ..errors import RecipeError
+from ..lowering.onnx_integers import quantise_convolutions, quantise_products
+from ..lowering.onnx_storage import store_as_fp16, store_once
+from ..lowering.static_convolutions import (
+    has_convolutions,
+    static_convolutions,
+    without_integers,
+)
 from ..models.base import MODELS
 from ..ort_session import profile_session
 from ..types import GraphStats, ModelSpec, Precision, Recipe, RuntimeOption
-from .base import fp_recipes, register_backend
+from .base import fp_recipes, register_backend, register_recipe
 
 if TYPE_CHECKING:
     import onnx
 
 OPSET = 17
-SMALLEST_FP16_TENSOR = 256  # elements; below this a cast node costs more than it saves
+STORED_IN_HALVES = (Precision.FP16, Precision.INT8)
 CONTROL_FLOW = frozenset({"If", "Loop", "Scan"})
 
 fp_recipes("onnx_ort", fp16_compute=False)
+register_recipe(
+    Recipe(
+        name="int8-dynamic",
+        backend="onnx_ort",
+        weight_precision=Precision.INT8,
+        activation_precision=Precision.INT8,
+        options={
+            "compression": "int8_and_half",
+            "limits": {"decision_flips": 0.3, "delta_der": 0.3},
+            "promises": {"size": 0.6, "time": 1.0},
+        },
+    )
+)
+register_recipe(
+    Recipe(
+        name="int8-static",
+        backend="onnx_ort",
+        weight_precision=Precision.INT8,
+        activation_precision=Precision.INT8,
+        options={
+            "compression": "int8_matrices",
+            CALIBRATED: True,
+            FLOAT_LAYERS: ["frontend.conv1d.0"],
+            "limits": {"decision_flips": 0.8, "delta_der": 0.5},
+            "promises": {"size": 0.6, "time": 1.0},
+        },
+    )
+)
 
 
 @register_backend("onnx_ort")
@@ -55,7 +95,9 @@ class OnnxOrt:
         return None
 
     def refuses(self, spec: ModelSpec, recipe: Recipe) -> str | None:
-        """Nothing that is registered is refused."""
+        """Calibration of a model that has no convolutions."""
+        if is_calibrated(recipe) and not has_convolutions(spec.architecture):
+            return "the model has no convolutions to calibrate: int8-dynamic is all of it"
         return None
 
     def export(self, module: nn.Module, spec: ModelSpec, recipe: Recipe, out: Path) -> GraphStats:
@@ -64,13 +106,19 @@ class OnnxOrt:
         import onnxslim
 
         dynamic = bool(recipe.options.get("dynamic_length", False))
-        _trace(module, spec, out, dynamic=dynamic)
-        model = onnx.load_model(str(out))
-        model = onnxslim.slim(model)
-        if recipe.weight_precision is Precision.FP16:
-            _store_as_fp16(model)
-        _normalise(model, spec)
+        integers = recipe.activation_precision is Precision.INT8
+        _trace(without_integers(module), spec, out, dynamic=dynamic)
+        # A linear layer's product and sum apart, as integers take them.
+        model = onnxslim.slim(
+            onnx.load_model(str(out)), skip_fusion_patterns=["FusionGemm"] if integers else None
+        )
         model = onnx.shape_inference.infer_shapes(model, strict_mode=True, data_prop=True)
+        if integers:
+            model = quantise_convolutions(model, dict(static_convolutions(module)))
+            model = quantise_products(model, _products(module, recipe))
+        if recipe.weight_precision in STORED_IN_HALVES:
+            store_as_fp16(model)
+        _normalise(model, spec)
         onnx.checker.check_model(model, full_check=True)
         out.write_bytes(model.SerializeToString(deterministic=True))
         return _stats(model, _providers(out, spec))
@@ -116,26 +164,15 @@ def _trace(module: nn.Module, spec: ModelSpec, out: Path, *, dynamic: bool) -> N
         )
 
 
-def _store_as_fp16(model: onnx.ModelProto) -> None:
-    from onnx import TensorProto, helper, numpy_helper
-
-    casts = []
-    for tensor in model.graph.initializer:
-        values = numpy_helper.to_array(tensor)
-        if tensor.data_type != TensorProto.FLOAT or values.size < SMALLEST_FP16_TENSOR:
-            continue
-        half = values.astype(np.float16)
-        if not np.array_equal(half.astype(np.float32), values):
-            continue  # only what the compressed model has rounded already: storing changes nothing
-        name = tensor.name
-        tensor.CopyFrom(numpy_helper.from_array(half, f"{name}.fp16"))
-        casts.append(
-            helper.make_node(
-                "Cast", [f"{name}.fp16"], [name], name=f"{name}.cast", to=TensorProto.FLOAT
-            )
-        )
-    for node in reversed(casts):
-        model.graph.node.insert(0, node)
+def _products(module: nn.Module, recipe: Recipe) -> list[str]:
+    """The layers whose products are computed on integers."""
+    in_float = layers_in_float(recipe, module)
+    kinds = (nn.Linear, nn.LSTM)
+    return [
+        name
+        for name, layer in module.named_modules()
+        if isinstance(layer, kinds) and name not in in_float
+    ]
 
 
 def _normalise(model: onnx.ModelProto, spec: ModelSpec) -> None:
@@ -145,7 +182,7 @@ def _normalise(model: onnx.ModelProto, spec: ModelSpec) -> None:
     model.doc_string = ""
     for node in model.graph.node:
         node.doc_string = ""
-    initializers = sorted(model.graph.initializer, key=lambda tensor: tensor.name)
+    initializers = store_once(model)
     del model.graph.initializer[:]
     model.graph.initializer.extend(initializers)
     del model.metadata_props[:]

@@ -7,7 +7,7 @@ drift, and the float model what it is compared with for the total loss.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Protocol
 
 from torch import nn
@@ -15,6 +15,7 @@ from torch import nn
 from ..errors import RecipeError
 from ..registry import Registry
 from ..types import Precision, Recipe
+from .layers import layers_in_float
 
 METHODS: Mapping[Precision, str | None] = {
     Precision.FP32: None,
@@ -31,8 +32,11 @@ METHODS: Mapping[Precision, str | None] = {
 class Compression(Protocol):
     """Makes a smaller model of a canonical one."""
 
-    def apply(self, model: nn.Module) -> nn.Module:
-        """A changed copy, in evaluation mode and still float32; the model is left as it was."""
+    def apply(self, model: nn.Module, *, skip: Collection[str] = ()) -> nn.Module:
+        """A changed copy, in evaluation mode and still float32; the model is left as it was.
+
+        Layers named in `skip` (`export.compress.layers`) keep their weights.
+        """
         ...
 
 
@@ -43,9 +47,9 @@ register_compression = COMPRESSIONS.register
 def compress_for(recipe: Recipe, model: nn.Module) -> nn.Module:
     """The canonical model after the recipe's compression; fp32 gives the model itself.
 
-    Raises `RecipeError` when the recipe names a method that does not exist.
+    Raises `RecipeError` when the recipe names a method, or a layer to skip, that does not exist.
     """
-    name = method_of(recipe)
+    name, skip = method_of(recipe), layers_in_float(recipe, model)
     if name is None:
         return model
     if name not in COMPRESSIONS:
@@ -54,7 +58,7 @@ def compress_for(recipe: Recipe, model: nn.Module) -> nn.Module:
             found=f"no compression method {name!r}",
             expected=f"one of {', '.join(COMPRESSIONS)}",
         )
-    return COMPRESSIONS[name].apply(model)
+    return COMPRESSIONS[name].apply(model, skip=skip)
 
 
 def method_of(recipe: Recipe) -> str | None:

@@ -8,6 +8,7 @@ Convolutions, biases and norms keep float32: SincNet's filters lose their stopba
 from __future__ import annotations
 
 import copy
+from collections.abc import Collection
 
 import torch
 from torch import Tensor, nn
@@ -22,11 +23,11 @@ LARGEST = 127
 class Int8Matrices:
     """float32 -> int8 -> float32 for the weights of Linear, LSTM, GRU and RNN layers."""
 
-    def apply(self, model: nn.Module) -> nn.Module:
+    def apply(self, model: nn.Module, *, skip: Collection[str] = ()) -> nn.Module:
         """A copy with rounded weights; raises `RecipeError` naming a weight that is not finite."""
         rounded = copy.deepcopy(model)
         for layer_name, layer in rounded.named_modules():
-            if not isinstance(layer, nn.Linear | nn.RNNBase):
+            if not isinstance(layer, nn.Linear | nn.RNNBase) or layer_name in skip:
                 continue
             for name, weight in layer.named_parameters(recurse=False):
                 if weight.ndim == 2:

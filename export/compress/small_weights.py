@@ -9,7 +9,7 @@ numbers that a file stores. Matrices below `SMALLEST` values stay as they are.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -48,10 +48,10 @@ class SmallWeights:
     others: Round
     sparsity: float = 0.0
 
-    def apply(self, model: nn.Module) -> nn.Module:
+    def apply(self, model: nn.Module, *, skip: Collection[str] = ()) -> nn.Module:
         """A copy in the form that is stored, with rounded weights."""
         made = apply_rewrites(model, STORED_FORM)
-        for layer, weight in matrices(made):
+        for layer, weight in matrices(made, skip=skip):
             values = weight.detach().double().numpy()
             if isinstance(layer, nn.Conv1d):
                 rounded = (shaped if layer.in_channels == 1 else symmetric)(values, bits=8)
@@ -62,10 +62,10 @@ class SmallWeights:
         return made.eval()
 
 
-def matrices(model: nn.Module) -> Iterator[tuple[nn.Module, Tensor]]:
-    """Each weight matrix that is made smaller, with its layer."""
-    for layer in model.modules():
-        if isinstance(layer, MATRIX_LAYERS):
+def matrices(model: nn.Module, *, skip: Collection[str] = ()) -> Iterator[tuple[nn.Module, Tensor]]:
+    """Each weight matrix that is made smaller, with its layer; not those of layers in `skip`."""
+    for name, layer in model.named_modules():
+        if isinstance(layer, MATRIX_LAYERS) and name not in skip:
             for weight in layer.parameters(recurse=False):
                 if weight.ndim >= 2 and weight.numel() >= SMALLEST:
                     yield layer, weight

@@ -1,0 +1,106 @@
+"""Observers: from the values that a tensor took, the range that its integers will span.
+
+Values outside are clipped, values inside are rounded to 255 steps: a wide range rounds coarsely, a
+narrow one clips what is loudest. Every range holds zero, which then is a step of its own.
+
+- minmax: all values. One outlier makes all steps coarse.
+- percentile: all but the share (1e-4) of each tail.
+- entropy: the range after whose rounding the histogram has lost the least (Migacz, "8-bit inference
+  with TensorRT", 2017), as onnxruntime.quantization finds it.
+- mse: the range with the least mean squared error of clipping and rounding together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import RecipeError
+
+Values = NDArray[np.float32]
+Observer = Callable[[Values], tuple[float, float]]
+
+DEFAULT_OBSERVER = "percentile"
+PERCENTILE = 99.99
+STEPS = 255
+MOST_VALUES = 500_000
+SHRINKINGS = np.linspace(1.0, 0.2, 81)
+BINS = 2048
+QUANTISED_BINS = 128
+
+
+def observe(values: Values, observer: str) -> tuple[float, float]:
+    """The range (low <= 0, high >= 0) of a tensor's values; raises `RecipeError` on an observer
+    that does not exist, and on values that are not finite."""
+    if observer not in OBSERVERS:
+        raise RecipeError(
+            f"calibration observer {observer}",
+            found="no such observer",
+            expected=f"one of {', '.join(OBSERVERS)}",
+        )
+    if not np.isfinite(values).all():
+        raise RecipeError(
+            "calibration",
+            found="activations that are not finite",
+            todo="Check the checkpoint and the calibration audio.",
+        )
+    return _with_zero(*OBSERVERS[observer](values.ravel()))
+
+
+def minmax(values: Values) -> tuple[float, float]:
+    """All values."""
+    return float(values.min()), float(values.max())
+
+
+def percentile(values: Values) -> tuple[float, float]:
+    """All but a ten-thousandth at either end."""
+    low, high = np.percentile(values, [100 - PERCENTILE, PERCENTILE])
+    return float(low), float(high)
+
+
+def entropy(values: Values) -> tuple[float, float]:
+    """The least Kullback-Leibler divergence, by onnxruntime's own search over thresholds.
+
+    The search knows thresholds about zero only: the range is what lies within them.
+    """
+    from onnxruntime.quantization.calibrate import HistogramCollector
+
+    largest = float(np.abs(values).max())
+    if largest == 0:
+        return 0.0, 0.0
+    histogram = np.histogram(values, bins=BINS, range=(-largest, largest))
+    collector = HistogramCollector("entropy", False, BINS, QUANTISED_BINS, PERCENTILE, "same")
+    found = collector.get_entropy_threshold((*histogram, *minmax(values), largest), QUANTISED_BINS)
+    low, high = minmax(values)
+    return max(low, float(found[0])), min(high, float(found[1]))
+
+
+def mse(values: Values) -> tuple[float, float]:
+    """The least squared error, over ranges that shrink both ends alike."""
+    sample = values[:: max(1, len(values) // MOST_VALUES)]
+    low, high = _with_zero(*minmax(values))
+    errors = [_squared_error(sample, low * share, high * share) for share in SHRINKINGS]
+    share = float(SHRINKINGS[int(np.argmin(errors))])
+    return low * share, high * share
+
+
+OBSERVERS: Mapping[str, Observer] = {
+    "minmax": minmax,
+    "percentile": percentile,
+    "entropy": entropy,
+    "mse": mse,
+}
+
+
+def _squared_error(values: Values, low: float, high: float) -> float:
+    step = (high - low) / STEPS
+    if step <= 0:
+        return float(np.mean(values.astype(np.float64) ** 2))
+    rounded = np.clip(np.round((values - low) / step), 0, STEPS) * step + low
+    return float(np.mean((rounded - values) ** 2))
+
+
+def _with_zero(low: float, high: float) -> tuple[float, float]:
+    return min(low, 0.0), max(high, 0.0)
