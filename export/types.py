@@ -100,6 +100,36 @@ class ModelSpec(Value):
         return "sigmoid" if self.powerset_max_classes is None else "log_softmax"
 
 
+class PipelineParameters(Value):
+    """How windows become speakers (`runtime_checks.diarize`), by the symbols of Coria et al. 2021.
+
+    `tau_active` and `tau_inactive`: scores from which a speaker speaks and below which he has
+    stopped. `rho_update_s`: seconds of clean speech (nobody else speaks) from which an embedding
+    moves a speaker's centre; `new_s`: from which it may found a new one, where its cosine distance
+    from all centres is `delta_new` or more; `trusted_s`: from which its distances count in full.
+    `gamma` and `beta` shape the weights where less than `min_clean_s` is clean. A slot that is
+    active for less than `min_active_s` is left out. `embedding_mean` is taken from embeddings
+    before they are compared (empty: nothing is). `cluster_distance` cuts whole-file clustering.
+    """
+
+    schema_version: Literal[1] = SCHEMA_VERSION
+    hop_s: float = Field(default=0.5, gt=0)
+    latency_s: float = Field(default=5.0, gt=0)
+    tau_active: float = Field(default=0.5, ge=0, le=1)
+    tau_inactive: float = Field(default=0.5, ge=0, le=1)
+    rho_update_s: float = Field(default=1.0, ge=0)
+    new_s: float = Field(default=1.0, ge=0)
+    trusted_s: float = Field(default=1.0, gt=0)
+    delta_new: float = Field(default=1.0, gt=0, le=2)
+    gamma: float = Field(default=3.0, gt=0)
+    beta: float = Field(default=10.0, gt=0)
+    min_clean_s: float = Field(default=0.3, ge=0)
+    min_active_s: float = Field(default=0.06, ge=0)
+    max_speakers: int = Field(default=20, gt=0)
+    embedding_mean: tuple[float, ...] = ()
+    cluster_distance: float = Field(default=0.7, gt=0, le=2)
+
+
 class Precision(StrEnum):
     """Numeric precision of weights or activations, from the finest to the coarsest.
 
@@ -305,6 +335,22 @@ class DerComparison(Value):
     def delta(self) -> float:
         """Pooled DER minus the reference's, in percentage points."""
         return self.artifact.pooled - self.reference.pooled
+
+
+class VerificationScore(Value):
+    """Error rates in percent, costs between 0 and 1, and how many trials they are of.
+
+    `min_dcf` are minimum detection costs by the prior of a target, divided by the cost of always
+    answering the likelier: 1 is no better than not listening.
+    """
+
+    eer: float
+    min_dcf: dict[str, float]
+    targets: int
+    impostors: int
+    speakers: int
+    segments: int
+    segment_s: float
 
 
 class ParityReport(Value):
