@@ -16,6 +16,7 @@ from .models import command as models
 from .pareto import command as pareto
 from .recipes import command as recipes
 from .search import command as search
+from .sensitivity import command as sensitivity
 from .verify import command as verify
 
 EXIT_CODES = (
@@ -32,7 +33,19 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
 )
-for command in (build, check, verify, bench, pareto, distill, search, models, recipes, doctor):
+for command in (
+    build,
+    check,
+    verify,
+    bench,
+    pareto,
+    sensitivity,
+    distill,
+    search,
+    models,
+    recipes,
+    doctor,
+):
     app.command(command.__module__.rsplit(".", 1)[1])(command)
 
 
