@@ -22,17 +22,20 @@ from .errors import BundleError
 from .types import SCHEMA_VERSION, Bundle, BundleContent, FileEntry, Golden
 
 MANIFEST = "bundle.json"
+CALIBRATION = "calibration.json"
 PROBE_BYTES = 4_000_000
 
 
 @dataclass(frozen=True)
 class GoldenArrays:
-    """A golden before it is written: float32 input [1, 1, samples] and expected scores."""
+    """A golden before it is written: float32 input [1, 1, samples] and expected scores; of an
+    embedding model weights [1, speakers, frames] and expected embeddings."""
 
     name: str
     inputs: NDArray[np.float32]
     outputs: NDArray[np.float32]
     noise_floor: float
+    weights: NDArray[np.float32] | None = None
 
 
 def hash_path(path: Path) -> str:
@@ -66,7 +69,10 @@ def write_goldens(root: Path, goldens: Sequence[GoldenArrays]) -> tuple[Golden, 
     for index, golden in enumerate(goldens):
         stem = f"goldens/{index:02d}"
         entries: dict[str, object] = {}
-        for kind, array in (("input", golden.inputs), ("output", golden.outputs)):
+        arrays = {"input": golden.inputs, "output": golden.outputs, "weights": golden.weights}
+        for kind, array in arrays.items():
+            if array is None:
+                continue
             path = f"{stem}.{kind}.f32"
             (root / path).write_bytes(np.ascontiguousarray(array, "<f4").tobytes())
             entries |= {
@@ -150,6 +156,8 @@ def verify_bundle(path: Path) -> Bundle:
             golden.input_path: golden.input_sha256,
             golden.output_path: golden.output_sha256,
         }
+        if golden.weights_path and golden.weights_sha256:
+            listed[golden.weights_path] = golden.weights_sha256
     wrong = []
     if content_sha256(content) != bundle.content_sha256:
         wrong.append(f"{MANIFEST}: its content does not match its content_sha256")
@@ -160,6 +168,7 @@ def verify_bundle(path: Path) -> Bundle:
         elif (found := hash_path(file)) != expected:
             wrong.append(f"{name}: hash {found[:12]}, expected {expected[:12]}")
     wrong += [f"{name}: not in the manifest" for name in _unlisted(path, set(listed))]
+    wrong += _calibrated_otherwise(path, content)
     if wrong:
         raise BundleError(
             path,
@@ -168,6 +177,21 @@ def verify_bundle(path: Path) -> Bundle:
             todo="Copy or build the bundle again.",
         )
     return bundle
+
+
+def _calibrated_otherwise(root: Path, content: BundleContent) -> list[str]:
+    """Artifacts whose recipe names other audio than the record of the calibration."""
+    named = {a.path: sha for a in content.artifacts if (sha := a.recipe.calibration_sha256)}
+    try:
+        record = json.loads((root / CALIBRATION).read_text("utf-8")) if named else {}
+        found = str(record.get("sha256"))
+    except (OSError, ValueError, AttributeError):
+        found = "nothing"
+    return [
+        f"{path}: calibrated on {sha256[:12]}, {CALIBRATION} is of {found[:12]}"
+        for path, sha256 in named.items()
+        if sha256 != found
+    ]
 
 
 def _unlisted(root: Path, listed: set[str]) -> list[str]:
@@ -284,5 +308,5 @@ def is_running(pid: int) -> bool:
     except ProcessLookupError:
         return False
     except PermissionError:
-        return True
+        pass
     return True

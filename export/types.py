@@ -6,6 +6,7 @@ writes every field, so that a file says all that its reader may rely on.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import StrEnum
 from typing import Literal, Self
 
@@ -109,25 +110,29 @@ class PipelineParameters(Value):
     from all centres is `delta_new` or more; `trusted_s`: from which its distances count in full.
     `gamma` and `beta` shape the weights where less than `min_clean_s` is clean. A slot that is
     active for less than `min_active_s` is left out. `embedding_mean` is taken from embeddings
-    before they are compared (empty: nothing is). `cluster_distance` cuts whole-file clustering.
+    before they are compared (empty: nothing is). `hamming_power` sharpens the weights of
+    aggregation. Whole-file clustering stops at `cluster_distance`; a cluster is a speaker's from
+    `min_share` of what is clustered.
     """
 
     schema_version: Literal[1] = SCHEMA_VERSION
     hop_s: float = Field(default=0.5, gt=0)
     latency_s: float = Field(default=5.0, gt=0)
+    hamming_power: float = Field(default=2.0, gt=0)
     tau_active: float = Field(default=0.5, ge=0, le=1)
     tau_inactive: float = Field(default=0.5, ge=0, le=1)
     rho_update_s: float = Field(default=1.0, ge=0)
-    new_s: float = Field(default=1.0, ge=0)
-    trusted_s: float = Field(default=1.0, gt=0)
-    delta_new: float = Field(default=1.0, gt=0, le=2)
+    new_s: float = Field(default=1.4, ge=0)
+    trusted_s: float = Field(default=1.25, gt=0)
+    delta_new: float = Field(default=1.05, gt=0, le=2)
     gamma: float = Field(default=3.0, gt=0)
     beta: float = Field(default=10.0, gt=0)
-    min_clean_s: float = Field(default=0.3, ge=0)
+    min_clean_s: float = Field(default=0.35, ge=0)
     min_active_s: float = Field(default=0.06, ge=0)
     max_speakers: int = Field(default=20, gt=0)
     embedding_mean: tuple[float, ...] = ()
-    cluster_distance: float = Field(default=0.7, gt=0, le=2)
+    cluster_distance: float = Field(default=0.8, gt=0, le=2)
+    min_share: float = Field(default=0.03, ge=0, le=1)
 
 
 class Precision(StrEnum):
@@ -209,6 +214,7 @@ class Artifact(Value):
 class Golden(Value):
     """One input window and the scores expected for it, as raw little-endian float32 files.
 
+    Of an embedding model, the weights are a second input and the output are embeddings.
     `noise_floor` is the distance of PyTorch in float32 from PyTorch in float64 on this window.
     """
 
@@ -220,6 +226,9 @@ class Golden(Value):
     output_sha256: Sha256
     output_shape: tuple[int, ...]
     noise_floor: float
+    weights_path: str | None = None
+    weights_sha256: Sha256 | None = None
+    weights_shape: tuple[int, ...] | None = None
 
 
 class FileEntry(Value):
@@ -264,7 +273,7 @@ class Metric(Value):
 
 
 class RungName(StrEnum):
-    """The six rungs of the parity ladder, in order."""
+    """The rungs of the parity ladders, in order; `RUNGS` has those of each role."""
 
     CONTRACT = "contract"
     FEATURES = "features"
@@ -272,6 +281,13 @@ class RungName(StrEnum):
     DECISIONS = "decisions"
     BOUNDARIES = "boundaries"
     DER = "der"
+    EMBEDDINGS = "embeddings"
+
+
+RUNGS: Mapping[Role, tuple[RungName, ...]] = {
+    Role.SEGMENTATION: tuple(name for name in RungName if name is not RungName.EMBEDDINGS),
+    Role.EMBEDDING: (RungName.CONTRACT, RungName.FEATURES, RungName.EMBEDDINGS),
+}
 
 
 class Rung(Value):

@@ -18,6 +18,7 @@ from export.types import (
     ParityReport,
     ParitySummary,
     Recipe,
+    Role,
     Verdict,
 )
 
@@ -30,6 +31,7 @@ from .parity.stress import stress_windows
 from .results import Timeline
 from .rttm import SpeechReference, load_reference
 from .timeline import build_timeline
+from .verification import Segments
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,7 @@ def check(
     compressed: Callable[[Recipe], nn.Module],
     recordings: Sequence[Recording],
     rttm: Path | None = None,
+    trials: Segments | None = None,
     uem: Path | None = None,
     hop_s: float | None = None,
     der_settings: DerSettings | None = None,
@@ -80,7 +83,8 @@ def check(
     `reference` is the float model as trained and `compressed(recipe)` the canonical module that
     was exported, before the backend's rewrites. Windows are taken every `hop_s` seconds (half a
     window by default), and stress windows are added. `limits` changes limits by name
-    (`runtime_checks.parity.limits.Limits`); `threads` are the artifact's; `runners` names another
+    (`runtime_checks.parity.limits.Limits`); `trials` are those that an embedding
+    model's error rates are compared on; `threads` are the artifact's; `runners` names another
     runner for a backend's artifacts than its own.
 
     Raises AudioError when there is no recording, or the reference of who speaks when is empty,
@@ -94,7 +98,8 @@ def check(
     for artifact, _ in artifacts:  # before anything takes time
         limits_for(artifact.recipe, artifact.recipe.tolerance, changes=limits)
     hop_s = hop_s or spec.geometry.window_s / 2
-    speech = load_reference(rttm, uem=uem, recordings=recordings) if rttm else None
+    segments = spec.role is Role.SEGMENTATION
+    speech = load_reference(rttm, uem=uem, recordings=recordings) if rttm and segments else None
     windows = [w for each in recordings for w in cut_windows(each, spec.geometry, hop_s=hop_s)]
     num_speech = len(windows)
     windows += stress_windows(windows)
@@ -114,6 +119,7 @@ def check(
         progress=progress,
         cache={},
         runners=runners or {},
+        trials=None if segments else trials,
     )
     examined = [examiner.examine(artifact, path) for artifact, path in artifacts]
     shown = [
@@ -127,8 +133,12 @@ def check(
                 each, windows, reference=scores, artifacts=shown, spec=spec, speech=speech
             )
             for each in recordings
+            if segments
         ),
-        notes=(*_notes(recordings, speech), *(note for each in examined for note in each.notes)),
+        notes=(
+            *_notes(recordings, speech, spec),
+            *(note for each in examined for note in each.notes),
+        ),
         reference_der=reference_der,
         noise_floors={
             window.name: floor for window, floor in zip(windows, scores.noise_floors, strict=True)
@@ -161,8 +171,12 @@ def _score_reference(
     return scorer, der
 
 
-def _notes(recordings: Sequence[Recording], speech: SpeechReference | None) -> list[str]:
+def _notes(
+    recordings: Sequence[Recording], speech: SpeechReference | None, spec: ModelSpec
+) -> list[str]:
     notes = [f"{each.uri}: {note}" for each in recordings for note in each.notes]
+    if spec.role is Role.EMBEDDING:
+        return notes
     if speech is None:
         return [*notes, "no reference (RTTM) was given: DER was not computed"]
     silent_about = [each.uri for each in recordings if not speech.covers(each.uri)]

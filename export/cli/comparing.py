@@ -100,7 +100,7 @@ def _measure(
     scorer = DerScorer(speech, windows, geometry=geometry, settings=request.der_settings)
     errors = [error_rate(each, windows, scorer, progress=progress) for each in contestants]
     load = partial(load_for_timing, request.baseline, geometry.window_s)
-    eager = OpenEager(partial(module_of, load))
+    eager = OpenEager(partial(module_of, load), baseline.spec)
     reference, times = measure_times(
         contestants,
         candidate(f"baseline {baseline.spec.name}", eager, spec=baseline.spec),

@@ -236,7 +236,7 @@ def _time(bench: Bench, student: Contestant) -> TimeRatio:
     load = partial(load_for_timing, name, spec.geometry.window_s)
     baseline, (timed,) = measure_times(
         [student],
-        candidate(f"baseline {name}", OpenEager(partial(module_of, load)), spec=spec),
+        candidate(f"baseline {name}", OpenEager(partial(module_of, load), spec), spec=spec),
         bench.recordings,
         runs=bench.request.runs,
         threads=1,

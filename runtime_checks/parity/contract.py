@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from export.audio import Window
-from export.types import FrameGeometry, ModelSpec, Rung, RungName, TensorSpec
+from export.types import FrameGeometry, ModelSpec, Role, Rung, RungName, TensorSpec
 
 from .decisions import Floats
 from .limits import Limits
@@ -60,6 +60,8 @@ def value_problems(scores: NDArray[np.floating], spec: ModelSpec) -> list[str]:
     if not np.isfinite(scores).all():
         bad = int((~np.isfinite(scores)).sum())
         return [*problems, f"{bad} of {scores.size} output values are NaN or infinite"]
+    if spec.role is Role.EMBEDDING:
+        return problems
     low, high = float(scores.min()), float(scores.max())
     if spec.activation == "sigmoid":
         if low < -RANGE_SLACK or high > 1 + RANGE_SLACK:

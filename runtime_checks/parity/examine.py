@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-import torch
 from torch import nn
 
 from export.audio import Window
@@ -17,28 +16,34 @@ from export.models.base import MODELS
 from export.models.streaming import STREAMING, streaming_spec
 from export.progress import Progress
 from export.types import (
+    RUNGS,
     Artifact,
     ModelSpec,
     ParityReport,
     ParitySummary,
     Precision,
     Recipe,
+    Role,
     Rung,
     RungName,
     Verdict,
 )
 
 from ..der import DerScorer
+from ..inputs import window_inputs
 from ..runners.base import RUNNERS, Noting, NotRunnableError, Runner
+from ..verification import Segments
 from .bisect import Divergence, bisect, first_divergence, layer_reference
 from .contract import features
 from .decisions import Floats
-from .ladder import NO_SCORES, Climbed, Execution, climb, execute, window_inputs
+from .embeddings import module_trials
+from .ladder import NO_SCORES, Climbed, Execution, climb, execute
 from .limits import Limits, limits_for
 from .probe import fresh_export
-from .reference import ReferenceScores, double, evaluate, layer_outputs
+from .reference import ReferenceScores, double, evaluate, layer_outputs, torch_inputs
 from .rungs import Scores, not_run
 from .stress import PREFIX
+from .weights import weight_problems
 
 SPREAD_WINDOWS = 3  # looking into a file is slow, and its front-end is the same on every window
 SAME_WITHIN = 1e-9  # between equal modules in float64; the smallest change of a weight makes more
@@ -78,6 +83,7 @@ class Examiner:
     progress: Progress
     cache: dict[str, ReferenceScores]
     runners: Mapping[str, str]
+    trials: Segments | None = None
 
     def examine(self, artifact: Artifact, path: Path) -> Examined:
         """Both reports on one artifact; whatever its runtime raises becomes a failed rung."""
@@ -93,14 +99,16 @@ class Examiner:
             except NotRunnableError as error:
                 reason = str(error)
         if reason is not None:
-            return _gather(
-                artifact, [_not_run_report(artifact, to, reason) for to in AGAINST], None
+            return gather(
+                artifact,
+                [not_run_report(artifact, to, reason, role=self.spec.role) for to in AGAINST],
+                None,
             )
         notes: tuple[str, ...] = runner.notes() if isinstance(runner, Noting) else ()
         inside = _Inside(self, artifact, runner, execution)
         first = inside.report("compressed", earlier=None)
         second = inside.report("float", earlier=first)
-        examined = _gather(artifact, [first, second], execution.scores)
+        examined = gather(artifact, [first, second], execution.scores)
         return replace(examined, notes=tuple(f"{artifact.path}: {note}" for note in notes))
 
     def _runs(self, artifact: Artifact) -> str:
@@ -122,10 +130,12 @@ class Examiner:
             self.windows,
             spec=self._contract(artifact.recipe),
             dynamic_length=artifact.dynamic_length,
+            trials=self.trials,
             stage=artifact.path,
             progress=self.progress,
         )
-        return runner, execution
+        found = weight_problems(runner, artifact, self.compressed(artifact.recipe))
+        return runner, replace(execution, problems=(*execution.problems, *found))
 
     def _contract(self, recipe: Recipe) -> ModelSpec:
         """The contract of the recipe's form of the model."""
@@ -197,6 +207,7 @@ class _Inside:
             limits=limits,
             features=lambda: self._features(module, reference, limits),
             der=job.der,
+            trials=module_trials(module, job.trials, spec=job.spec) if job.trials else None,
         )
         found = Divergence(None, "")
         if climbed.verdict is Verdict.FAIL:
@@ -229,9 +240,10 @@ class _Inside:
             return None if not taps else np.asarray(taps[FRONTENDS[0]], np.float64)
 
         def outside(of: nn.Module, window: Window) -> Floats:
-            waveform = torch.from_numpy(window.samples)[None, None]
-            waveform = waveform.double() if of is exact else waveform
-            return layer_outputs(of, waveform, names=[name])[name]
+            given = torch_inputs(self.job.spec, window)
+            if of is exact:
+                given = tuple(tensor.double() for tensor in given)
+            return layer_outputs(of, *given, names=[name])[name]
 
         distances = [
             float(np.abs(mine - theirs).max())
@@ -256,7 +268,7 @@ class _Inside:
 
     def _diverges(self, climbed: Climbed, *, limits: Limits, exported: bool) -> Divergence:
         job, recipe = self.job, self.artifact.recipe
-        if self.runner is None:
+        if self.runner is None or job.spec.role is Role.EMBEDDING:
             return Divergence(None, "")
         named = [rung.worst_window for rung in climbed.rungs if rung.name is RungName.SCORES]
         window = next((w for w in job.windows if w.name in named), job.windows[0])
@@ -284,7 +296,9 @@ class _Inside:
             return Divergence(None, f"no layer can be named ({type(error).__name__}: {error})")
 
 
-def _not_run_report(artifact: Artifact, against: Against, reason: str) -> ParityReport:
+def not_run_report(
+    artifact: Artifact, against: Against, reason: str, *, role: Role
+) -> ParityReport:
     recipe = artifact.recipe
     precision: Precision = (
         recipe.activation_precision if against == "compressed" else recipe.tolerance
@@ -294,14 +308,14 @@ def _not_run_report(artifact: Artifact, against: Against, reason: str) -> Parity
         artifact_sha256=artifact.sha256,
         against=against,
         tolerance=precision,
-        rungs=tuple(not_run(name, reason) for name in RungName),
+        rungs=tuple(not_run(name, reason) for name in RUNGS[role]),
         der=None,
         verdict=Verdict.NOT_RUN,
         reason=reason,
     )
 
 
-def _gather(
+def gather(
     artifact: Artifact, reports: Sequence[ParityReport], scores: tuple[Scores, ...] | None
 ) -> Examined:
     verdict = Verdict.worst([report.verdict for report in reports])

@@ -11,6 +11,7 @@ from export.audio import Recording, Window, cut_windows
 from export.bundle import GoldenArrays
 from export.types import ModelSpec
 
+from ..inputs import WEIGHTS, window_inputs
 from .reference import evaluate
 from .stress import stress_windows
 
@@ -22,7 +23,8 @@ def make_goldens(
 ) -> list[GoldenArrays]:
     """The two loudest windows of speech and every stress window, with float64 scores rounded once.
 
-    Inputs are float32 [1, 1, samples], outputs float32 [1, frames, classes].
+    Inputs are float32 [1, 1, samples], outputs float32 [1, frames, classes]; of an embedding model,
+    weights [1, speakers, frames] and outputs [1, speakers, dimension].
     """
     step_s = spec.geometry.window_s
     speech = [w for each in recordings for w in cut_windows(each, spec.geometry, hop_s=step_s)]
@@ -35,6 +37,7 @@ def make_goldens(
             inputs=window.samples.reshape(1, 1, -1),
             outputs=expected.astype(np.float32)[None],
             noise_floor=floor,
+            weights=window_inputs(spec.inputs, window.samples).get(WEIGHTS),
         )
         for window, expected, floor in zip(
             windows, scores.float64, scores.noise_floors, strict=True

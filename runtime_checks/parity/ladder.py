@@ -15,20 +15,26 @@ import numpy as np
 from export.audio import Window
 from export.progress import Progress, silent
 from export.types import (
+    RUNGS,
     DerComparison,
     Metric,
     ModelSpec,
+    Role,
     Rung,
     RungName,
     TensorSpec,
     Verdict,
+    VerificationScore,
 )
 
 from ..der import DerScorer, how_sure
+from ..inputs import window_inputs
 from ..runners.base import Judging, NotRunnableError, Runner
+from ..verification import Segments
 from . import rungs
 from .contract import contract, declaration_problems, expected_frames, value_problems
 from .decisions import Bools, decide
+from .embeddings import artifact_trials, embeddings
 from .limits import Limits
 from .reference import ReferenceScores
 from .rungs import Compared, Scores, judge, metric, not_run
@@ -43,10 +49,12 @@ NO_REFERENCE = "no reference (RTTM) was given, or it covers none of this audio"
 @dataclass(frozen=True)
 class Execution:
     """What an artifact gave: scores [frames, classes] of every window, or None when what came out
-    has no comparable shape; and everything that breaks its contract, with the window."""
+    has no comparable shape; everything that breaks its contract, with the window; and an embedding
+    model's error rates, where there are trials."""
 
     scores: tuple[Scores, ...] | None
     problems: tuple[tuple[str | None, str], ...]
+    trials: VerificationScore | None = None
 
 
 @dataclass(frozen=True)
@@ -82,6 +90,7 @@ def execute(
     *,
     spec: ModelSpec,
     dynamic_length: bool = False,
+    trials: Segments | None = None,
     stage: str = "artifact",
     progress: Progress = silent,
 ) -> Execution:
@@ -117,13 +126,8 @@ def execute(
         )
         _, found = _run(runner, half, spec=shorter)
         problems += [(f"half of {windows[0].name}", text) for text in found]
-    return Execution(tuple(collected) if complete else None, tuple(problems))
-
-
-def window_inputs(declared: Sequence[TensorSpec], samples: Scores) -> dict[str, Scores]:
-    """A window as the first of the declared inputs, and zeros for all others: states before it."""
-    states = {t.name: np.zeros([n or 1 for n in t.shape], np.float32) for t in declared[1:]}
-    return {declared[0].name: samples[None, None], **states}
+    score = artifact_trials(runner, trials, spec=spec) if trials and complete else None
+    return Execution(tuple(collected) if complete else None, tuple(problems), score)
 
 
 def _with_frames(spec: ModelSpec, frames: int) -> TensorSpec:
@@ -160,13 +164,26 @@ def climb(
     limits: Limits,
     features: Callable[[], Rung],
     der: DerScorer | None,
+    trials: VerificationScore | None = None,
 ) -> Climbed:
-    """All six rungs. `features` computes the second, which looks into the file."""
+    """All rungs of the model's role. `features` computes the second, which looks into the file;
+    `trials` are the reference's error rates."""
     first = contract(execution.problems, num_windows=len(windows))
     if execution.scores is None:
-        others = [name for name in RungName if name is not RungName.CONTRACT]
+        others = [name for name in RUNGS[spec.role] if name is not RungName.CONTRACT]
         return Climbed((first, *(not_run(name, NO_SCORES) for name in others)), None)
     kept = [i for i, floor in enumerate(reference.noise_floors) if floor <= ILL_CONDITIONED]
+    if spec.role is Role.EMBEDDING:
+        pair = (execution.trials, trials) if execution.trials and trials else None
+        rung = embeddings(
+            windows,
+            artifact=execution.scores,
+            exact=reference.float64,
+            noise_floors=reference.noise_floors,
+            limits=limits,
+            trials=pair,
+        )
+        return Climbed((first, features(), rung), None)
     compared = Compared(
         windows=[windows[i] for i in kept],
         artifact=[execution.scores[i] for i in kept],

@@ -18,6 +18,9 @@ class Limits(Value):
     float32's own rounding. Within the dead band around the threshold either decision is right.
     Percentages are of frames (`decision_flips`) and of boundaries (`unmatched_boundaries`);
     `delta_der` is in percentage points; `feature_error` is relative to the largest feature.
+
+    Of embeddings, `max_abs` and noise floors are relative to the embedding's length,
+    `cosine_distance` is one minus the cosine, and `delta_eer` is in percentage points.
     """
 
     max_abs: float | None = Field(ge=0)
@@ -29,6 +32,8 @@ class Limits(Value):
     boundary_p95_frames: float | None = Field(ge=0)
     unmatched_boundaries: float | None = Field(ge=0)
     delta_der: float | None
+    cosine_distance: float | None = Field(default=None, ge=0)
+    delta_eer: float | None = None
 
     def score_limit(self, noise_floor: float) -> float | None:
         """Largest score difference allowed on a window of this noise floor."""
@@ -66,6 +71,8 @@ _INT8 = Limits(
     boundary_p95_frames=2.0,
     unmatched_boundaries=5.0,
     delta_der=0.5,
+    cosine_distance=2e-2,
+    delta_eer=1.0,
 )
 DEFAULT_LIMITS: Mapping[Precision, Limits] = {
     Precision.FP32: Limits(
@@ -77,6 +84,8 @@ DEFAULT_LIMITS: Mapping[Precision, Limits] = {
         boundary_p95_frames=0.0,
         unmatched_boundaries=0.0,
         delta_der=0.01,
+        cosine_distance=1e-6,
+        delta_eer=0.05,
     ),
     Precision.FP16: Limits(
         max_abs=2e-2,
@@ -87,6 +96,8 @@ DEFAULT_LIMITS: Mapping[Precision, Limits] = {
         boundary_p95_frames=1.0,
         unmatched_boundaries=5.0,
         delta_der=0.1,
+        cosine_distance=1e-3,
+        delta_eer=0.2,
     ),
     Precision.INT8: _INT8,
     Precision.PALETTE_8: _INT8,

@@ -16,19 +16,22 @@ from torch import Tensor, nn
 
 from export.audio import Window
 from export.progress import Progress, silent
-from export.types import ModelSpec
+from export.types import ModelSpec, Role
 
+from ..inputs import window_inputs
 from .decisions import Floats, probabilities
 
+TINY = 1e-12
 MAX_WORKERS = 4  # more gain little and cost memory
 
 
 @dataclass(frozen=True)
 class ReferenceScores:
-    """Scores of one PyTorch module on all windows, each [frames, classes].
+    """Scores of one PyTorch module on all windows, each [frames, classes]; of an embedding model
+    embeddings, each [speakers, dimension].
 
     `noise_floors` [windows] is per window the largest distance of float32 from float64, in
-    probability: what the model makes of float32's rounding.
+    probability, or relative to an embedding's length: what the model makes of float32's rounding.
     """
 
     float64: tuple[Floats, ...]
@@ -55,16 +58,18 @@ def evaluate(
     stage: str = "reference",
     progress: Progress = silent,
 ) -> ReferenceScores:
-    """Scores of a module ([1, 1, samples] -> [1, frames, classes]) on every window.
+    """Scores of a module ([1, 1, samples] -> [1, frames, classes]) on every window; of an
+    embedding model its embeddings, for `runtime_checks.inputs.speaker_weights`.
 
     float32 is computed a window at a time, as it would be in use.
     """
     exact = double(module)
 
     def both(window: Window) -> tuple[Floats, NDArray[np.float32]]:
-        waveform = torch.from_numpy(window.samples)[None, None]
+        given = torch_inputs(spec, window)
         with torch.inference_mode():
-            return exact(waveform.double())[0].numpy(), module(waveform)[0].numpy()
+            precise = exact(*(tensor.double() for tensor in given))
+            return precise[0].numpy(), module(*given)[0].numpy()
 
     results = []
     # Whole windows in parallel: within one, a single thread gives the same rounding every time.
@@ -72,13 +77,28 @@ def evaluate(
         for result in pool.map(both, windows):
             results.append(result)
             progress(stage, len(results), len(windows))
-    floors = tuple(
-        float(np.abs(probabilities(rounded, spec) - probabilities(precise, spec)).max())
-        for precise, rounded in results
-    )
+    floors = tuple(_distance(rounded, precise, spec) for precise, rounded in results)
     return ReferenceScores(
         tuple(precise for precise, _ in results), tuple(rounded for _, rounded in results), floors
     )
+
+
+def _distance(rounded: NDArray[np.float32], precise: Floats, spec: ModelSpec) -> float:
+    if spec.role is Role.EMBEDDING:
+        return relative_distance(rounded, precise)
+    return float(np.abs(probabilities(rounded, spec) - probabilities(precise, spec)).max())
+
+
+def relative_distance(values: NDArray[np.floating], truth: Floats) -> float:
+    """Largest difference of embeddings [speakers, dimension], each relative to its length."""
+    lengths = np.maximum(np.linalg.norm(truth, axis=1, keepdims=True), TINY)
+    return float((np.abs(values - truth) / lengths).max())
+
+
+def torch_inputs(spec: ModelSpec, window: Window) -> tuple[Tensor, ...]:
+    """A window as the float32 inputs of a model, in the order of its contract."""
+    given = window_inputs(spec.inputs, window.samples)
+    return tuple(torch.from_numpy(value) for value in given.values())
 
 
 def double(module: nn.Module) -> nn.Module:
@@ -87,9 +107,9 @@ def double(module: nn.Module) -> nn.Module:
 
 
 def layer_outputs(
-    module: nn.Module, waveform: Tensor, *, names: Sequence[str] | None = None
+    module: nn.Module, *inputs: Tensor, names: Sequence[str] | None = None
 ) -> dict[str, Floats]:
-    """Outputs of a module's submodules for one input, in the order in which they finish.
+    """Outputs of a module's submodules for one window, in the order in which they finish.
 
     Only submodules that are called and give a tensor (or a tuple that starts with one, as an LSTM
     does) appear; a submodule that is called twice appears with its last output. `names` selects.
@@ -112,7 +132,7 @@ def layer_outputs(
     ]
     try:
         with torch.inference_mode(), torch_threads(1):
-            module(waveform)
+            module(*inputs)
     finally:
         for handle in handles:
             handle.remove()

@@ -43,12 +43,14 @@ def _headline(reports: Sequence[ParityReport]) -> str:
 
 def _verdicts(reports: Sequence[ParityReport]) -> list[str]:
     rows = []
+    climbed = {rung.name for report in reports for rung in report.rungs}
+    names = [name for name in RungName if name in climbed]
     for report in reports:
         by_name = {rung.name: rung for rung in report.rungs}
-        cells = [_rung_cell(by_name.get(name)) for name in RungName]
+        cells = [_rung_cell(by_name.get(name)) for name in names]
         verdict = f"{SYMBOLS[report.verdict]} **{VERDICT_WORDS[report.verdict]}**"
         rows.append([_code(report.artifact_path), report.against, verdict, *cells])
-    titles = [RUNG_TITLES[name] for name in RungName]
+    titles = [RUNG_TITLES[name] for name in names]
     return _table(["Artifact", "Against", "Verdict", *titles], rows) if rows else []
 
 

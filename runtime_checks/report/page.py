@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from export.types import (
+    RUNGS,
     ArtifactProfile,
     BundleContent,
     FloatComparison,
     LatencyReport,
     ParityReport,
-    RungName,
     Verdict,
 )
 
@@ -72,7 +72,7 @@ def render_html(
 ) -> str:
     """The report's text."""
     templates = environment()
-    templates.globals |= {"w": wording, "RungName": RungName, "Verdict": Verdict}
+    templates.globals |= {"w": wording, "RUNGS": RUNGS[bundle.spec.role], "Verdict": Verdict}
     templates.globals |= {"AGAINST": AGAINST}
     views = artifact_views(bundle, reports)
     recordings = recording_views(timelines, limits=score_limits(reports))

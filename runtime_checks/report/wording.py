@@ -13,6 +13,7 @@ RUNG_TITLES = {
     RungName.DECISIONS: "Decisions",
     RungName.BOUNDARIES: "Boundaries",
     RungName.DER: "Diarization error",
+    RungName.EMBEDDINGS: "Embeddings",
 }
 VERDICT_WORDS = {
     Verdict.PASS: "PASS",

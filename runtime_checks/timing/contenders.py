@@ -19,6 +19,7 @@ from export.audio import Recording
 from export.progress import Progress, silent
 from export.types import Artifact, LatencyReport, ModelSpec, RuntimeOption
 
+from ..inputs import window_inputs
 from ..runners.base import RUNNERS, why_untimed
 from .protocol import EAGER_BASELINE, Candidate, Run, measure, random_windows
 
@@ -48,8 +49,9 @@ class OpenArtifact:
         runner = RUNNERS[self.backend].open(
             self.path, self.spec, threads=threads, options=self.options
         )
-        name = self.spec.inputs[0].name
-        return lambda window: runner.run({name: window})
+        declared = self.spec.inputs
+        beside = window_inputs(declared, np.zeros(0, np.float32))
+        return lambda window: runner.run({**beside, declared[0].name: window})
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,7 @@ class OpenEager:
     """The PyTorch module as it is used without us: float32, inference mode."""
 
     load: Callable[[], nn.Module]
+    spec: ModelSpec | None = None
 
     def __call__(self, threads: int) -> Run:
         """Load for a number of threads."""
@@ -64,10 +67,13 @@ class OpenEager:
 
         torch.set_num_threads(threads)
         module = self.load()
+        declared = self.spec.inputs if self.spec else ()
+        given = window_inputs(declared, np.zeros(0, np.float32)) if declared else {}
+        beside = [torch.from_numpy(value) for value in list(given.values())[1:]]
 
         def run(window: NDArray[np.float32]) -> None:
             with torch.inference_mode():
-                module(torch.from_numpy(window))
+                module(torch.from_numpy(window), *beside)
 
         return run
 
@@ -79,7 +85,7 @@ def candidates(
     load_eager: Callable[[], nn.Module],
 ) -> list[Candidate]:
     """PyTorch eager first, then every artifact whose backend runs here."""
-    found = [candidate(EAGER_BASELINE, OpenEager(load_eager), spec=spec)]
+    found = [candidate(EAGER_BASELINE, OpenEager(load_eager, spec), spec=spec)]
     for artifact, path in artifacts:
         if why_untimed(artifact.recipe.backend) is None:
             opener = OpenArtifact(artifact.recipe.backend, path, spec, artifact.runtime_options)

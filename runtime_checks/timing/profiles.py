@@ -10,6 +10,7 @@ from export.errors import ExportError
 from export.progress import Progress, silent
 from export.types import Artifact, ArtifactProfile, ModelSpec, NodeTime
 
+from ..inputs import window_inputs
 from ..runners.base import RUNNERS, NotMeasurableError
 from .contenders import windows_of
 
@@ -32,7 +33,7 @@ def profile_artifacts(
     if runs == 0:
         return ()
     windows = windows_of(recordings, spec=spec)
-    inputs = [{spec.inputs[0].name: windows[i % len(windows)]} for i in range(runs)]
+    inputs = [window_inputs(spec.inputs, windows[i % len(windows)][0, 0]) for i in range(runs)]
     found = []
     for index, (artifact, path) in enumerate(artifacts):
         progress("profiling", index, len(artifacts))

@@ -19,7 +19,7 @@ from export.errors import AudioError, RecipeError
 from export.models.base import MODELS
 from export.pyannote_import import sample_recording
 from export.rewrites.base import apply_rewrites
-from export.types import Artifact, ParityReport, Precision, RungName, Verdict
+from export.types import RUNGS, Artifact, ParityReport, Precision, Role, Verdict
 from runtime_checks.check import CheckResult, check
 from runtime_checks.der import DerSettings
 from runtime_checks.parity.reference import evaluate
@@ -120,7 +120,7 @@ def test_what_cannot_run_here_is_no_pass(result: CheckResult) -> None:
         report = find(result, "tomorrow.file", against)
         assert report.verdict is Verdict.NOT_RUN
         assert {rung.verdict for rung in report.rungs} == {Verdict.NOT_RUN}
-        assert len(report.rungs) == len(RungName)
+        assert len(report.rungs) == len(RUNGS[Role.SEGMENTATION])
         assert report.reason and "no runner" in report.reason
     summary = next(s for s in result.summaries if s.artifact_path == "tomorrow.file")
     assert summary.verdict is Verdict.NOT_RUN and summary.reason

@@ -14,6 +14,7 @@ import pytest
 from export.audio import load_recording
 from export.pyannote_import import sample_recording
 from export.types import (
+    RUNGS,
     Artifact,
     BundleContent,
     DerComparison,
@@ -28,6 +29,7 @@ from export.types import (
     ParitySummary,
     Precision,
     Recipe,
+    Role,
     Rung,
     RungName,
     TensorSpec,
@@ -185,7 +187,7 @@ def reports() -> list[ParityReport]:
                         "worst_window": None,
                         "reason": NO_MAC,
                     }
-                    for name in RungName
+                    for name in RUNGS[Role.SEGMENTATION]
                 ],
                 "der": None,
                 "verdict": Verdict.NOT_RUN,
