@@ -57,7 +57,7 @@ def augment(samples: Samples, rng: np.random.Generator, *, sample_rate_hz: int) 
     """
     if rng.random() < UNTOUCHED_SHARE:
         return samples
-    out = _equalise(samples, rng, sample_rate_hz) if rng.random() < FILTER_SHARE else samples
+    out = equalise(samples, rng, sample_rate_hz) if rng.random() < FILTER_SHARE else samples
     with torch.random.fork_rng(devices=[]):
         # These transforms draw from torch's own generator.
         torch.manual_seed(int(rng.integers(2**63)))
@@ -83,7 +83,7 @@ def _transforms(sample_rate_hz: int) -> tuple[nn.Module, ...]:
     )
 
 
-def _equalise(samples: Samples, rng: np.random.Generator, sample_rate_hz: int) -> Samples:
+def equalise(samples: Samples, rng: np.random.Generator, sample_rate_hz: int) -> Samples:
     """Gains drawn at some frequencies and straight lines between them: another microphone."""
     knots_db = rng.uniform(-FILTER_DB, FILTER_DB, len(FILTER_KNOTS_HZ))
     size = fft.next_fast_len(len(samples), real=True)

@@ -1,4 +1,4 @@
-"""The student's classifier bias, set so that it says "speech" as often as its teacher does.
+"""The student's classifier bias: set so that it says "speech" as often as its teacher, or by hand.
 
 A student that is less sure than its teacher has more scores on the wrong side of 0.5: where most
 decisions are "no speech", it misses what its teacher hears.
@@ -6,6 +6,7 @@ decisions are "no speech", it misses what its teacher hears.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -31,3 +32,13 @@ def match_share_of_speech(student: nn.Module, teacher: nn.Module, windows: Tenso
     with torch.no_grad():
         net.classifier.bias += shift
     return shift
+
+
+def move_onset(student: nn.Module, onset: float) -> None:
+    """Shift the bias of the student's `classifier` so that a score of `onset` becomes one of 0.5.
+
+    `onset` is in (0, 1); all other scores move with it on the scale of logits.
+    """
+    net: Any = student
+    with torch.no_grad():
+        net.classifier.bias -= math.log(onset / (1 - onset))

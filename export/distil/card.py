@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from ..types import DerScore, ModelSpec
 from .config import DistilConfig
+from .objective import THRESHOLD
 from .record import SplitFigures, TrainingRecord, pooled_der
 from .wording import labels_in_words, loss_in_words, schedule_in_words
 
@@ -68,9 +69,24 @@ def _training(record: TrainingRecord, spec: ModelSpec) -> str:
         f"{_start(config)} The "
         f"weights are a moving average; those of step {record.chosen_step} were chosen"
         + (" on the validation audio" if record.audio["validation"].recordings else "")
-        + ". Settings are in `training.json`, the course of the training in `log.csv`."
+        + f".{_averaged(record)} Settings are in `training.json`, the course of the training in "
+        "`log.csv`."
     )
     return f"{text}\n\n```\n{record.command}\n```" if record.command else text
+
+
+def _averaged(record: TrainingRecord) -> str:
+    """What was done to the weights after the training."""
+    text, onset = "", record.config.onset
+    if record.averaged_with is not None:
+        text += (
+            " They are averaged with those of a second student (Wortsman et al., ICML 2022), whose "
+            f"record is in this one's and which was made by\n\n```\n{record.averaged_with.command}"
+            "\n```\n\n"
+        )
+    if onset != THRESHOLD:
+        text += f" The bias is shifted so that a score of {onset:g} became 0.5."
+    return text
 
 
 def _start(config: DistilConfig) -> str:

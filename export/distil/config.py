@@ -30,8 +30,10 @@ class DistilConfig(Value):
     `temperature` is that of a powerset teacher's and its student's softmax. `hint_weight` times the
     hint loss is added, which needs the teacher's hidden features and so `pool_windows` 0.
     `label_share` of the loss is on who really talks, which needs the turns of all recordings.
+    `dropout` is the share of the recurrent layers' features that a step leaves out.
     With `calibrate` the finished student's bias is set so that it says speech as often as its
-    teacher on the training recordings and the validation audio (`export.distil.calibrate`).
+    teacher on the training recordings and the validation audio (`export.distil.calibrate`); else it
+    is shifted so that a score of `onset` becomes 0.5.
     `precision` is one of Lightning's: "32-true", "bf16-mixed", "16-mixed".
     """
 
@@ -51,7 +53,9 @@ class DistilConfig(Value):
     temperature: float = Field(default=1.0, gt=0)
     hint_weight: float = Field(default=0.0, ge=0)
     label_share: float = Field(default=0.0, ge=0, le=1)
+    dropout: float = Field(default=0.0, ge=0, lt=1)
     calibrate: bool = False
+    onset: float = Field(default=0.5, gt=0, lt=1)
     seed: int = Field(default=0, ge=0)
 
 

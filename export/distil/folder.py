@@ -19,6 +19,7 @@ from ..checkpoint import (
     save_model,
     save_pyannote,
 )
+from ..errors import TrainingError
 from ..models.base import MODELS
 from ..models.students import student_design
 from .card import model_card
@@ -40,6 +41,7 @@ def write_student(
     config: DistilConfig,
     figures: Sequence[SplitFigures],
     provenance: Provenance,
+    averaged_with: TrainingRecord | None = None,
 ) -> TrainingRecord:
     """Write the model folder that `load_model` and pyannote.audio load.
 
@@ -77,6 +79,7 @@ def write_student(
             weights_sha256=hash_path(made / WEIGHTS_FILE),
             figures=tuple(figures),
             tool_versions={tool: version(tool) for tool in TOOLS},
+            averaged_with=averaged_with,
         )
         (made / RECORD_FILE).write_text(record.to_json())
         (made / LOG_FILE).write_text(log_text(trained.log_rows))
@@ -86,6 +89,19 @@ def write_student(
         for path in sorted(made.iterdir(), key=lambda p: last.get(p.name, 0)):
             path.replace(folder / path.name)
     return record
+
+
+def read_record(folder: Path) -> TrainingRecord:
+    """The record in a model folder; raises TrainingError where there is none."""
+    path = folder / RECORD_FILE
+    try:
+        return TrainingRecord.model_validate_json(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise TrainingError(
+            path,
+            found=f"no record of a training ({str(error).splitlines()[0]})",
+            expected="a model folder that `diarport distill` wrote",
+        ) from error
 
 
 def describe_data(audio: TrainingAudio, credits: Sequence[str]) -> str:

@@ -47,3 +47,15 @@ def keep_hidden(model: nn.Module) -> Callable[[], Tensor]:
 
     last_recurrent(model).register_forward_hook(keep)
     return lambda: kept[0]
+
+
+def drop_hidden(model: nn.Module, share: float) -> None:
+    """Leave a random share of the recurrent layers' features out whenever the model is training.
+
+    Srivastava et al., "Dropout: a simple way to prevent neural networks from overfitting", 2014.
+    """
+
+    def drop(module: nn.Module, inputs: Any, output: Any) -> Any:
+        return nn.functional.dropout(output[0], share, training=module.training), output[1]
+
+    last_recurrent(model).register_forward_hook(drop)

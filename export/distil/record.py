@@ -53,6 +53,8 @@ class TrainingRecord(Value):
     weights_sha256: Sha256
     figures: tuple[SplitFigures, ...]
     tool_versions: dict[str, str]
+    averaged_with: TrainingRecord | None = None
+    """Of the student whose weights half of these are."""
 
 
 def pooled_der(figures: Sequence[SplitFigures]) -> tuple[float, float] | None:

@@ -16,6 +16,7 @@ from lightning.fabric.plugins import TorchCheckpointIO
 from safetensors import SafetensorError
 
 from ..errors import TrainingError
+from ..types import Value
 from .config import DistilConfig
 
 CHECKPOINTS = "checkpoints"
@@ -68,7 +69,13 @@ def disk_errors_told(folder: Path) -> Iterator[None]:
         raise TrainingError(folder, found="interrupted", todo=go_on.capitalize()) from error
 
 
-def checkpoint_to_resume(folder: Path, identity: dict[str, Any], *, resume: bool) -> Path | None:
+def checkpoint_to_resume(
+    folder: Path,
+    identity: dict[str, Any],
+    *,
+    resume: bool,
+    settings: type[Value] = DistilConfig,
+) -> Path | None:
     """The last checkpoint of the same run; None where there is none yet.
 
     Raises TrainingError on checkpoints that another run wrote, or when not asked to resume.
@@ -90,7 +97,7 @@ def checkpoint_to_resume(folder: Path, identity: dict[str, Any], *, resume: bool
             found="not a checkpoint of a distillation",
             todo="Choose another --out.",
         ) from error
-    differing = _differences(found, identity)
+    differing = _differences(found, identity, settings)
     if differing:
         raise TrainingError(
             last,
@@ -101,9 +108,11 @@ def checkpoint_to_resume(folder: Path, identity: dict[str, Any], *, resume: bool
     return last
 
 
-def _differences(found: dict[str, Any], expected: dict[str, Any]) -> list[str]:
+def _differences(
+    found: dict[str, Any], expected: dict[str, Any], settings: type[Value]
+) -> list[str]:
     # What an older run did not know of yet was as it is by default.
-    known = DistilConfig.model_construct(**found.pop("config")).model_dump(mode="json")
+    known = settings.model_construct(**found.pop("config")).model_dump(mode="json")
     plain = {**known, **found}
     wanted = {**expected["config"], **{k: v for k, v in expected.items() if k != "config"}}
     return sorted(k for k in plain.keys() | wanted.keys() if plain.get(k) != wanted.get(k))

@@ -16,7 +16,7 @@ from .config import PLATEAU_FACTOR, PLATEAU_PATIENCE
 from .evaluate import compare_scores
 from .losses import hint_loss, mixed_loss
 from .objective import Objective
-from .parts import after_front_end, front_end, hidden_width, keep_hidden
+from .parts import after_front_end, drop_hidden, front_end, hidden_width, keep_hidden
 
 SECOND_MOMENT = 0.99
 WARM_UP_SHARE = 0.15
@@ -59,6 +59,7 @@ class Distillation(pl.LightningModule):
         objective: Objective,
         hint_weight: float = 0.0,
         label_share: float = 0.0,
+        dropout: float = 0.0,
     ) -> None:
         super().__init__()
         # The loss takes logits: the activation comes back with `finished`.
@@ -67,6 +68,8 @@ class Distillation(pl.LightningModule):
         self.student = student
         self.average = AveragedModel(student, multi_avg_fn=warmed_up_average(average_decay))
         self.average.requires_grad_(False)  # or several processes would wait for its gradients
+        if dropout > 0:  # after the average was copied, which is to have all features
+            drop_hidden(student, dropout)
         self._teacher = [teacher.eval()]
         self._learning_rate, self._weight_decay, self._steps = learning_rate, weight_decay, steps
         self._schedule, self._hint_weight = schedule, hint_weight

@@ -18,12 +18,13 @@ from ..errors import TrainingError
 from ..models.base import MODELS
 from ..models.students import student_design
 from ..progress import Progress, silent
-from .calibrate import match_share_of_speech
+from .averaging import average_weights
+from .calibrate import match_share_of_speech, move_onset
 from .config import DistilConfig, TrainingAudio
 from .data import WINDOWS_VERSION, TrainingWindows
 from .datamodule import WindowData
 from .evaluate import stack_windows
-from .objective import Objective
+from .objective import THRESHOLD, Objective
 from .parts import front_end
 from .pool import CACHE, Pool, labelled_pool, pool_labels
 from .resume import (
@@ -132,13 +133,15 @@ def train(
     watch: Watch | None = None,
     choose: bool = True,
     hardware: Hardware | None = None,
+    average_with: LoadedModel | None = None,
 ) -> TrainedStudent:
     """Train a student, with checkpoints and logs in `folder`, labelled windows in `cache`.
 
     Students of one teacher and audio can share a `cache` (default: a folder in `folder`).
     `watch` is told of every validation; what it raises ends the training. The weights that did best
     on the validation audio come back, or the last ones: where there is none, or with `choose` off.
-    `hardware` is where it computes: on one device by default.
+    `hardware` is where it computes: on one device by default. The weights are averaged with those
+    of `average_with`, a student of the same design and teacher, at the end (`averaging`).
 
     With `resume`, goes on from the folder's last checkpoint (from the start where there is none);
     the outcome is that of a run that was never stopped. Raises TrainingError on a folder that
@@ -151,16 +154,7 @@ def train(
             todo="Give --validation-audio, or train with --schedule one_cycle alone.",
         )
     _raise_on_unlabelled(config, audio)
-    if config.calibrate and not [*audio.recordings, *audio.validation]:
-        raise TrainingError(
-            "--calibrate",
-            found="neither recordings nor validation audio to do it on",
-            todo="Give --audio or --validation-audio.",
-        )
-    if config.calibrate and teacher.spec.powerset_max_classes is not None:
-        raise TrainingError(
-            "--calibrate", found="a powerset teacher", expected="one score a speaker"
-        )
+    _raise_on_bias(teacher, audio, config)
     student, folder = build_student(config, teacher), folder.resolve()
     identity = {
         "config": config.model_dump(mode="json"),
@@ -179,6 +173,7 @@ def train(
         objective=Objective.of(teacher.spec, temperature=config.temperature),
         hint_weight=config.hint_weight,
         label_share=config.label_share,
+        dropout=config.dropout,
     )
     module.records = identity
     choose = choose and bool(audio.validation)
@@ -210,19 +205,50 @@ def train(
     checkpoint = torch.load(chosen, map_location="cpu", weights_only=True)
     module.load_state_dict(checkpoint["state_dict"])
     finished = module.finished()
-    if config.calibrate:
-        heard = stack_windows(
-            [*audio.recordings, *audio.validation],
-            teacher.spec.geometry,
-            hop_s=config.validation_hop_s,
-        )
-        match_share_of_speech(finished, teacher.module, heard)
+    if average_with is not None:
+        average_weights(finished, average_with.module, source=average_with.source)
+    _set_bias(finished, teacher, audio, config)
     return TrainedStudent(
         module=finished,
         step=int(checkpoint["global_step"]),
         log_rows=read_logs(folder),
         is_main=trainer.is_global_zero,
     )
+
+
+def _set_bias(
+    finished: nn.Module, teacher: LoadedModel, audio: TrainingAudio, config: DistilConfig
+) -> None:
+    if not config.calibrate:
+        if config.onset != THRESHOLD:
+            move_onset(finished, config.onset)
+        return
+    heard = stack_windows(
+        [*audio.recordings, *audio.validation],
+        teacher.spec.geometry,
+        hop_s=config.validation_hop_s,
+    )
+    match_share_of_speech(finished, teacher.module, heard)
+
+
+def _raise_on_bias(teacher: LoadedModel, audio: TrainingAudio, config: DistilConfig) -> None:
+    """On what the finished student's bias is to be set by and cannot."""
+    if config.calibrate and not [*audio.recordings, *audio.validation]:
+        raise TrainingError(
+            "--calibrate",
+            found="neither recordings nor validation audio to do it on",
+            todo="Give --audio or --validation-audio.",
+        )
+    option = "--calibrate" if config.calibrate else f"--onset {config.onset:g}"
+    moved = config.calibrate or config.onset != THRESHOLD
+    if moved and teacher.spec.powerset_max_classes is not None:
+        raise TrainingError(option, found="a powerset teacher", expected="one score a speaker")
+    if config.calibrate and config.onset != THRESHOLD:
+        raise TrainingError(
+            f"--calibrate --onset {config.onset:g}",
+            found="two ways to set the bias",
+            expected="one of them",
+        )
 
 
 def _raise_on_unlabelled(config: DistilConfig, audio: TrainingAudio) -> None:

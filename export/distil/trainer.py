@@ -7,7 +7,7 @@ import logging
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import lightning.pytorch as pl
 import torch
@@ -16,7 +16,6 @@ from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 
 from ..errors import TrainingError
-from .config import DistilConfig
 from .resume import BEST, CHECKPOINTS, LAST, LOGS, AtomicCheckpoints
 
 # Ten times the usual norm: what it cuts are the rare windows that would throw the student back.
@@ -43,8 +42,21 @@ class Hardware:
         return self.devices * self.num_nodes
 
 
+class Course(Protocol):
+    """What a trainer must know of a run's settings."""
+
+    @property
+    def steps(self) -> int: ...
+    @property
+    def checkpoint_steps(self) -> int: ...
+    @property
+    def early_stopping(self) -> int: ...
+    @property
+    def precision(self) -> str: ...
+
+
 def make_trainer(
-    config: DistilConfig,
+    config: Course,
     folder: Path,
     *,
     hardware: Hardware,
