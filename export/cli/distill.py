@@ -99,6 +99,21 @@ def command(
         int,
         typer.Option(min=0, help="Stop after so many validations without gain. 0: never."),
     ] = 0,
+    dropout: Annotated[
+        float,
+        typer.Option(min=0, max=1, help="Share of the recurrent features a step leaves out."),
+    ] = 0.0,
+    average_with: Annotated[
+        Path | None,
+        typer.Option(
+            help="Model folder of a student of the same design and teacher: the finished weights "
+            "are the mean of both."
+        ),
+    ] = None,
+    onset: Annotated[
+        float,
+        typer.Option(help="Shift the finished student's scores: this one becomes 0.5."),
+    ] = 0.5,
     calibrate: Annotated[
         bool,
         typer.Option(
@@ -176,6 +191,8 @@ def command(
         "schedule": schedule,
         "early_stopping": early_stopping,
         "precision": precision,
+        "dropout": dropout,
+        "onset": onset,
         "calibrate": calibrate,
         "simulated_share": simulated_share,
         "checkpoint_steps": checkpoint_steps,
@@ -202,6 +219,7 @@ def command(
         cache=cache,
         threads=threads,
         resume=resume,
+        average_with=average_with,
         credits=credit or [],
         notes=note or [],
         licence_file=licence_file,

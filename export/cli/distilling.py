@@ -22,7 +22,7 @@ from ..distil.config import DistilConfig, TrainingAudio
 from ..distil.conversations import Turn
 from ..distil.data import load_speakers, load_training_audio
 from ..distil.evaluate import compare_scores, score_windows, stack_windows
-from ..distil.folder import write_student
+from ..distil.folder import read_record, write_student
 from ..distil.labels import Turns
 from ..distil.objective import Objective
 from ..distil.protocols import read_protocol
@@ -63,6 +63,7 @@ class DistillRequest:
     cache: Path | None
     threads: int | None
     resume: bool
+    average_with: Path | None
     credits: Sequence[str]
     notes: Sequence[str]
     licence_file: Path | None
@@ -88,6 +89,7 @@ def run_distill(request: DistillRequest, progress: Progress) -> TrainingRecord |
     audio = replace(audio, validation=parts[0][1])
     for measured, recordings in parts:
         _reference(measured, recordings)
+    other, averaged_with = _other(request, teacher, config)
     trained = train(
         teacher,
         audio,
@@ -97,6 +99,7 @@ def run_distill(request: DistillRequest, progress: Progress) -> TrainingRecord |
         resume=request.resume,
         progress=progress,
         hardware=hardware,
+        average_with=other,
     )
     if not trained.is_main:
         return None
@@ -114,7 +117,25 @@ def run_distill(request: DistillRequest, progress: Progress) -> TrainingRecord |
         config=config,
         figures=figures,
         provenance=provenance,
+        averaged_with=averaged_with,
     )
+
+
+def _other(
+    request: DistillRequest, teacher: LoadedModel, config: DistilConfig
+) -> tuple[LoadedModel | None, TrainingRecord | None]:
+    """The student to average with and its record, known to fit before the training starts."""
+    if request.average_with is None:
+        return None, None
+    record = read_record(request.average_with)
+    if (record.config.student, record.teacher_sha256) != (config.student, teacher.sha256):
+        raise TrainingError(
+            request.average_with,
+            found=f"a {record.config.student} of {record.teacher} ({record.teacher_sha256[:12]})",
+            expected=f"a {config.student} of {teacher.spec.name} ({teacher.sha256[:12]})",
+            todo="Average students that started from the same weights.",
+        )
+    return load_model(str(request.average_with)), record
 
 
 def measure(
