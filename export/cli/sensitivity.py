@@ -72,7 +72,7 @@ def command(
 
     Score differences, decision flips and, with a reference, the change of DER of each layer:
     weights in int8, a scale a row, and activations where the method says so, emulated in PyTorch.
-    The layers are those that `diarport build --skip` takes. Choose on training or development
+    The layers are those that `--skip` of a build takes. Choose on training or development
     audio, and report on the rest.
 
     Examples:
