@@ -1,12 +1,12 @@
 """Simulated conversations with a reference of who speaks when: the recipe of docs/pipeline.md.
 
-Turns of 1 to 8 s are cut from single speakers' utterances, each speaker at a level of their own
-(-30 to -22 dBFS, and 2 dB up or down from turn to turn), over white noise at -65 dBFS. The next
-turn is another speaker's; it begins up to 2 s before the end of the one before it, or up to 1 s
-after. What is speech in an utterance is decided by level: frames of 25 ms that are within 30 dB of
-its loud frames (95th percentile) and 8 dB above its quiet ones (5th percentile, the noise of the
-recording), with pauses of up to 0.5 s counted as speech. A conversation is drawn again until 10 to
-20 % of its speech is overlapped.
+Turns are single speakers' utterances (of longer ones a piece of 15 s, or of `longest_s`), each
+speaker at a level of their own (-30 to -22 dBFS, and 2 dB up or down from turn to turn), over white
+noise at -65 dBFS. The next turn is another speaker's; half of the time it begins up to 4 s before
+the end of the one before it, otherwise up to 1 s after. What is speech in an utterance is decided
+by level: frames of 25 ms that are within 30 dB of its loud frames (95th percentile) and 8 dB above
+its quiet ones (5th percentile, the noise of the recording), with pauses of up to 0.5 s counted as
+speech. A conversation is drawn again until 10 to 20 % of its speech is overlapped.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from numpy.typing import NDArray
 from runtime_checks.results import Turn
 
 RATE_HZ = 16000
-TURN_S = (1.0, 8.0)
+LONGEST_S = 15.0
 LEVEL_DBFS, TURN_DB, NOISE_DBFS = (-30.0, -22.0), 2.0, -65.0
-OVERLAPS, OVERLAP_S, PAUSE_S = 0.45, (0.3, 2.0), 1.0
+OVERLAPS, OVERLAP_S, PAUSE_S = 0.5, (0.5, 4.0), 1.0
 OVERLAP_SHARE = (0.10, 0.20)
 FRAME, HOP, RANGE_DB, ABOVE_NOISE_DB, BRIDGED_S = 400, 160, 30.0, 8.0, 0.5
 
@@ -54,7 +54,12 @@ def read_speakers(folder: Path, names: Sequence[str]) -> dict[str, list[Samples]
 
 
 def simulate_many(
-    speakers: Mapping[str, Sequence[Samples]], *, count: int, at_once: int, seed: int
+    speakers: Mapping[str, Sequence[Samples]],
+    *,
+    count: int,
+    at_once: int,
+    seed: int,
+    longest_s: float = LONGEST_S,
 ) -> list[Simulated]:
     """`count` conversations of three minutes among `at_once` of the speakers, in all groups."""
     groups = list(combinations(sorted(speakers), at_once))
@@ -62,7 +67,9 @@ def simulate_many(
     for index in range(count):
         rng = np.random.default_rng([seed, at_once, index])
         chosen = {name: speakers[name] for name in groups[index % len(groups)]}
-        made.append(simulate(chosen, rng, uri=f"{at_once}-speakers-{index:02d}"))
+        made.append(
+            simulate(chosen, rng, uri=f"{at_once}-speakers-{index:02d}", longest_s=longest_s)
+        )
     return made
 
 
@@ -71,11 +78,12 @@ def simulate(
     rng: np.random.Generator,
     *,
     uri: str,
+    longest_s: float = LONGEST_S,
     duration_s: float = 180.0,
 ) -> Simulated:
     """One conversation in which all of the speakers talk."""
     while True:
-        samples, turns = _walk(speakers, rng, size=round(duration_s * RATE_HZ))
+        samples, turns = _walk(speakers, rng, longest_s=longest_s, size=round(duration_s * RATE_HZ))
         overlap = overlapped(turns)
         if OVERLAP_SHARE[0] <= overlap <= OVERLAP_SHARE[1]:
             return Simulated(uri, samples, tuple(turns), overlap)
@@ -90,7 +98,11 @@ def overlapped(turns: Sequence[Turn]) -> float:
 
 
 def _walk(
-    speakers: Mapping[str, Sequence[Samples]], rng: np.random.Generator, *, size: int
+    speakers: Mapping[str, Sequence[Samples]],
+    rng: np.random.Generator,
+    *,
+    longest_s: float,
+    size: int,
 ) -> tuple[Samples, list[Turn]]:
     mix = rng.standard_normal(size).astype(np.float32) * np.float32(10 ** (NOISE_DBFS / 20))
     level = {name: rng.uniform(*LEVEL_DBFS) for name in speakers}
@@ -100,7 +112,9 @@ def _walk(
     while start < size:
         name = str(rng.choice([each for each in speakers if each != last]))
         left[name] = left[name] or [int(i) for i in rng.permutation(len(speakers[name]))]
-        speech, spoken = _turn(speakers[name][left[name].pop()], rng, level_dbfs=level[name])
+        speech, spoken = _turn(
+            speakers[name][left[name].pop()], rng, longest_s=longest_s, level_dbfs=level[name]
+        )
         start = max(start, free[name])
         kept = speech[: max(0, size - start)]
         mix[start : start + len(kept)] += kept
@@ -116,10 +130,10 @@ def _walk(
 
 
 def _turn(
-    utterance: Samples, rng: np.random.Generator, *, level_dbfs: float
+    utterance: Samples, rng: np.random.Generator, *, longest_s: float, level_dbfs: float
 ) -> tuple[Samples, list[tuple[int, int]]]:
     """A piece of an utterance from its first to its last speech, and the speech in it."""
-    wanted = min(len(utterance), round(rng.uniform(*TURN_S) * RATE_HZ))
+    wanted = min(len(utterance), round(longest_s * RATE_HZ))
     offset = int(rng.integers(len(utterance) - wanted + 1))
     piece = utterance[offset : offset + wanted].copy()
     ramp = np.linspace(0, 1, HOP, dtype=np.float32)
@@ -149,7 +163,9 @@ def speech_in(piece: Samples, *, quietest_db: float) -> list[tuple[int, int]]:
 
 
 def _levels_db(samples: Samples) -> NDArray[np.float64]:
-    starts = range(0, max(1, len(samples) - FRAME + 1), HOP)
-    power = np.array([np.mean(samples[s : s + FRAME] ** 2) for s in starts])
+    sums = np.cumsum(np.concatenate([[0.0], samples.astype(np.float64) ** 2]))
+    starts = np.arange(0, max(1, len(samples) - FRAME + 1), HOP)
+    ends = np.minimum(starts + FRAME, len(samples))
+    power = (sums[ends] - sums[starts]) / (ends - starts)
     levels: NDArray[np.float64] = 10 * np.log10(power + 1e-12)
     return levels

@@ -111,8 +111,8 @@ class PipelineParameters(Value):
     `gamma` and `beta` shape the weights where less than `min_clean_s` is clean. A slot that is
     active for less than `min_active_s` is left out. `embedding_mean` is taken from embeddings
     before they are compared (empty: nothing is). `hamming_power` sharpens the weights of
-    aggregation. Whole-file clustering stops at `cluster_distance`; a cluster is a speaker's from
-    `min_share` of what is clustered.
+    aggregation. Whole-file clustering (`agglomeration.cluster`) knows `alike_distance`,
+    `together_cost`, `cluster_distance` and `min_share`.
     """
 
     schema_version: Literal[1] = SCHEMA_VERSION
@@ -131,7 +131,9 @@ class PipelineParameters(Value):
     min_active_s: float = Field(default=0.06, ge=0)
     max_speakers: int = Field(default=20, gt=0)
     embedding_mean: tuple[float, ...] = ()
-    cluster_distance: float = Field(default=0.8, gt=0, le=2)
+    alike_distance: float = Field(default=0.7, gt=0, le=2)
+    together_cost: float = Field(default=1.25, ge=0)
+    cluster_distance: float = Field(default=0.88, gt=0)
     min_share: float = Field(default=0.03, ge=0, le=1)
 
 

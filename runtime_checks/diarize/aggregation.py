@@ -30,12 +30,14 @@ class Aggregator:
     """Hamming-weighted mean over windows, of which frames are taken when they are decided.
 
     Coria et al. 2021, section 2.1: the score of a frame is the mean over the windows that hold it,
-    weighted by a Hamming window, since scores are best in a window's middle. Windows come in order
-    of time, each as [num_frames, columns]. Frames before the recording's start are left out.
+    weighted by a Hamming window, since scores are best in a window's middle. `power` sharpens it:
+    at a low latency all windows hold a frame near their end, and the one that heard most of what
+    followed should count most. Windows come in order of time, each as [num_frames, columns].
+    Frames before the recording's start are left out.
     """
 
-    def __init__(self, *, num_frames: int, columns: int) -> None:
-        self._weights: Floats = np.hamming(num_frames).astype(np.float64)
+    def __init__(self, *, num_frames: int, columns: int, power: float = 1.0) -> None:
+        self._weights: Floats = np.hamming(num_frames).astype(np.float64) ** power
         self._sums: Floats = np.zeros((0, columns))
         self._totals: Floats = np.zeros(0)
         self._taken = 0

@@ -1,0 +1,148 @@
+"""The online pipeline: audio in as it comes, who speaks out as soon as the latency allows."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from export.types import PipelineParameters
+
+from ..parity.decisions import Bools
+from ..results import Turn
+from .aggregation import Aggregator, first_frame, frames_before
+from .decisions import Floats, hysteresis
+from .incremental import IncrementalClustering
+from .stages import Samples, Stages, WindowSpeech, listen
+from .turns import TurnBuilder
+from .windows import RollingWindow
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What one hop decided: who speaks from `from_s` to `until_s`.
+
+    `speaking` are turns cut to that interval, `ended` the whole turns that ended in it. `active`
+    holds its frames [frames, max_speakers]. `assignment` is the speaker of each slot of the window
+    (-1: none). `heard_s` is how much was heard by then. The last decision of a recording has no
+    window of its own where the recording ends with a hop: its times are zero.
+    """
+
+    index: int
+    heard_s: float
+    from_s: float
+    until_s: float
+    speaking: tuple[Turn, ...]
+    ended: tuple[Turn, ...]
+    active: Bools
+    assignment: tuple[int, ...]
+    segmentation_ms: float
+    embedding_ms: float
+    clustering_ms: float
+
+
+def place(speech: WindowSpeech, assignment: NDArray[np.int64], *, speakers: int) -> Floats:
+    """A window's scores [frames, slots] in the columns of their speakers, [frames, speakers]."""
+    placed = np.zeros((len(speech.scores), speakers))
+    for slot in np.flatnonzero(assignment >= 0):
+        placed[:, assignment[slot]] = speech.scores[:, slot]
+    return placed
+
+
+class DecidedFrames:
+    """Windows that are assigned in, frames that are decided out: aggregation and thresholds."""
+
+    def __init__(self, stages: Stages, parameters: PipelineParameters, *, speakers: int) -> None:
+        self._geometry, self._parameters = stages.spec.geometry, parameters
+        self._speakers = speakers
+        self._aggregator = Aggregator(
+            num_frames=self._geometry.num_frames,
+            columns=speakers,
+            power=parameters.hamming_power,
+        )
+        self._before: Bools = np.zeros(speakers, np.bool_)
+
+    def add(self, speech: WindowSpeech, assignment: NDArray[np.int64]) -> None:
+        """Add a window."""
+        placed = place(speech, assignment, speakers=self._speakers)
+        self._aggregator.add(placed, first=first_frame(speech.start, self._geometry))
+
+    def until(self, sample: int) -> Bools:
+        """Who speaks in the frames up to a sample that were not given before."""
+        scores = self._aggregator.take(frames_before(sample, self._geometry))
+        active = hysteresis(
+            scores,
+            onset=self._parameters.tau_active,
+            offset=self._parameters.tau_inactive,
+            before=self._before,
+        )
+        self._before = active[-1] if len(active) else self._before
+        return active
+
+
+class OnlineDiarizer:
+    """Decides, after every hop, the hop that lies `latency_s` back (Coria et al. 2021, section 2).
+
+    What it has decided never changes. Memory and time of a hop do not depend on how much was heard
+    before, but for one centre a speaker.
+    """
+
+    def __init__(self, stages: Stages, parameters: PipelineParameters) -> None:
+        geometry = stages.spec.geometry
+        self._stages, self._parameters = stages, parameters
+        self._rate = geometry.sample_rate_hz
+        self._hop = round(parameters.hop_s * self._rate)
+        self._latency = round(parameters.latency_s * self._rate)
+        self._windows = RollingWindow(window_samples=geometry.window_samples, hop_samples=self._hop)
+        self._clustering = IncrementalClustering(parameters)
+        self._frames = DecidedFrames(stages, parameters, speakers=parameters.max_speakers)
+        self._turns = TurnBuilder(geometry)
+        self._decided, self._heard, self._index = 0, 0, 0
+
+    def push(self, samples: Samples) -> Iterator[Decision]:
+        """What these samples (float32 [any number]) let decide: one decision a hop."""
+        for hop in self._windows.push(samples):
+            speech = listen(hop, self._stages, self._parameters)
+            yield self._decide(speech, until=speech.end - self._latency + self._hop)
+
+    def finish(self) -> Iterator[Decision]:
+        """Decide the rest and end all turns; afterwards the diarizer is done."""
+        hop = next(self._windows.finish(), None)
+        speech = None if hop is None else listen(hop, self._stages, self._parameters)
+        if speech is not None or self._heard:
+            yield self._decide(speech, until=speech.end if speech else self._heard, last=True)
+
+    def open_turns(self) -> list[Turn]:
+        """Turns that are decided up to now and go on."""
+        return self._turns.open_turns()
+
+    def _decide(self, speech: WindowSpeech | None, *, until: int, last: bool = False) -> Decision:
+        begin = time.perf_counter()
+        assignment: NDArray[np.int64] = np.zeros(0, np.int64)
+        if speech is not None:
+            assignment = self._clustering.assign(speech)
+            self._frames.add(speech, assignment)
+            self._heard = speech.end
+        until = max(self._decided, until)
+        active = self._frames.until(until)
+        speaking, ended = self._turns.add(active)
+        if last:
+            ended += self._turns.finish()
+        from_s, self._decided = self._decided / self._rate, until
+        self._index += 1
+        return Decision(
+            index=self._index - 1,
+            heard_s=self._heard / self._rate,
+            from_s=from_s,
+            until_s=until / self._rate,
+            speaking=tuple(speaking),
+            ended=tuple(ended),
+            active=active,
+            assignment=tuple(int(each) for each in assignment),
+            segmentation_ms=speech.segmentation_ms if speech else 0.0,
+            embedding_ms=speech.embedding_ms if speech else 0.0,
+            clustering_ms=1000 * (time.perf_counter() - begin),
+        )
