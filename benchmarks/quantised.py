@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -53,6 +53,7 @@ class Subject:
     float_bytes: int
     run: Callable[[Scores], Scores]
     timed: Callable[[int], Run] | None
+    path: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -134,13 +135,15 @@ def onnx_subjects(exporter: Exporter, folder: Path) -> Iterator[Subject]:
         ("quantize_static of everything, LSTM dynamic", mixed),
     ):
         opener, size = OpenOnnx(path), path.stat().st_size
-        yield Subject(f"ONNX, {name}", size, artifact.size_bytes, opener(1), opener)
+        yield Subject(f"ONNX, {name}", size, artifact.size_bytes, opener(1), opener, path)
 
 
-def our_subjects(exporter: Exporter, folder: Path) -> Iterator[Subject]:
+def our_subjects(
+    exporter: Exporter, folder: Path, *, backends: Collection[str] = tuple(NAMES)
+) -> Iterator[Subject]:
     """Every recipe of ours that there is for the model, by backend, fp32 first."""
     spec, whole = exporter.model.spec, dict[str, int]()
-    for recipe in _recipes(exporter):
+    for recipe in _recipes(exporter, backends):
         artifact = exporter.export(recipe, folder)
         size = whole.setdefault(recipe.backend, artifact.size_bytes)
         path, backend = folder / artifact.path, recipe.backend
@@ -151,7 +154,9 @@ def our_subjects(exporter: Exporter, folder: Path) -> Iterator[Subject]:
             else OpenArtifact(backend, path, spec, artifact.runtime_options)
         )
         name = f"{NAMES[backend]}, {recipe.name}"
-        yield Subject(f"{name} (ours)", artifact.size_bytes, size, _scoring(runner, spec), timed)
+        yield Subject(
+            f"{name} (ours)", artifact.size_bytes, size, _scoring(runner, spec), timed, path
+        )
 
 
 def _scoring(runner: Any, spec: ModelSpec) -> Callable[[Scores], Scores]:
@@ -165,10 +170,10 @@ def _scoring(runner: Any, spec: ModelSpec) -> Callable[[Scores], Scores]:
     return run
 
 
-def _recipes(exporter: Exporter) -> Iterator[Recipe]:
+def _recipes(exporter: Exporter, backends: Collection[str]) -> Iterator[Recipe]:
     for key in OURS:
         recipe = RECIPES.get(key)
-        if recipe is None:
+        if recipe is None or recipe.backend not in backends:
             continue
         backend = BACKENDS[recipe.backend]
         reason = backend.unavailable() or why_refused(backend, exporter.model.spec, recipe)
