@@ -52,6 +52,11 @@ class Evaluator:
         """In the order of the program."""
         return self._counter.flags()
 
+    def held(self, value: Value) -> Tensor | None:
+        """What the file has for a value, decompressed; None for what is computed from inputs."""
+        found = self._constants.get(value)
+        return found if isinstance(found, Tensor) else None
+
     def run(
         self, inputs: Mapping[str, Array], *, watch: Watch | None = None
     ) -> dict[str, NDArray[np.generic]]:

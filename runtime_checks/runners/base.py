@@ -8,6 +8,7 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import nn
 
 from export.registry import Registry
 from export.types import ModelSpec, NodeTime, RuntimeOption, TensorSpec
@@ -112,6 +113,15 @@ class Judging(Protocol):
 
     def faults(self) -> tuple[str, ...]:
         """What no right artifact does, in all runs so far, with the name of the operation."""
+        ...
+
+
+@runtime_checkable
+class Weighing(Protocol):
+    """A runner that can tell whether the file's weights are those of a module."""
+
+    def weight_faults(self, module: nn.Module) -> tuple[str, ...]:
+        """Where they are not those of the module that was exported, with the layer's name."""
         ...
 
 

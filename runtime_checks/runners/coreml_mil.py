@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import nn
 
 from export.types import TensorSpec
 
@@ -19,6 +20,7 @@ from ..coreml_mil.flags import NumericFlag
 from ..coreml_mil.layers import LayerTaps
 from ..coreml_mil.numerics import Mode
 from ..coreml_mil.package import load_program
+from ..coreml_mil.weights import weight_faults
 from .base import Arrays
 
 EVALUATED = "evaluated operation by operation, not run by Core ML"
@@ -76,6 +78,10 @@ class EvaluatedRunner:
     def faults(self) -> tuple[str, ...]:
         """Operations whose results are beyond float16, the first one in the program first."""
         return tuple(str(flag) for flag in self.flags if flag.kind != "underflow")
+
+    def weight_faults(self, module: nn.Module) -> tuple[str, ...]:
+        """Layers whose weights are not those of the module that was exported."""
+        return weight_faults(self._evaluator, module)
 
     def notes(self) -> tuple[str, ...]:
         """That no Core ML has run, and where float16 was too small."""

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import nn
 
 from export.types import ModelSpec, NodeTime, RuntimeOption
 
@@ -67,6 +68,10 @@ class ConfirmingRunner:
     def taps(self, inputs: Mapping[str, NDArray[np.float32]], layers: Sequence[str]) -> None:
         """None: Core ML shows nothing but its outputs."""
         return
+
+    def weight_faults(self, module: nn.Module) -> tuple[str, ...]:
+        """Layers whose weights are not those of the module that was exported."""
+        return self._evaluated.weight_faults(module)
 
     def notes(self) -> tuple[str, ...]:
         """How far the two are apart."""

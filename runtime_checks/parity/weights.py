@@ -1,0 +1,21 @@
+"""Part of rung 1: does the file hold the weights that were exported?"""
+
+from __future__ import annotations
+
+from torch import nn
+
+from export.rewrites.base import apply_rewrites
+from export.types import Artifact
+
+from ..runners.base import Runner, Weighing
+
+
+def weight_problems(
+    runner: Runner, artifact: Artifact, compressed: nn.Module
+) -> tuple[tuple[None, str], ...]:
+    """What of a file's weights is not the compressed model's, as problems of no one window; nothing
+    where a runner cannot tell."""
+    if not isinstance(runner, Weighing):
+        return ()
+    exported = apply_rewrites(compressed, artifact.rewrites)
+    return tuple((None, text) for text in runner.weight_faults(exported))
