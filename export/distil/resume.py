@@ -20,6 +20,7 @@ from ..types import Value
 from .config import DistilConfig
 
 CHECKPOINTS = "checkpoints"
+AFTER_TRAINING = {"calibrate", "onset"}
 LAST, BEST = "last.ckpt", "best.ckpt"
 LOGS = "logs"
 # What safetensors (Rust) and torch.save (C++ streams) say of a failed write, without an errno.
@@ -111,11 +112,13 @@ def checkpoint_to_resume(
 def _differences(
     found: dict[str, Any], expected: dict[str, Any], settings: type[Value]
 ) -> list[str]:
-    # What an older run did not know of yet was as it is by default.
+    # What an older run did not know of yet was as it is by default. What is done to the finished
+    # weights may be done anew.
     known = settings.model_construct(**found.pop("config")).model_dump(mode="json")
     plain = {**known, **found}
     wanted = {**expected["config"], **{k: v for k, v in expected.items() if k != "config"}}
-    return sorted(k for k in plain.keys() | wanted.keys() if plain.get(k) != wanted.get(k))
+    trained = (plain.keys() | wanted.keys()) - AFTER_TRAINING
+    return sorted(k for k in trained if plain.get(k) != wanted.get(k))
 
 
 def read_logs(folder: Path) -> list[dict[str, str]]:

@@ -141,3 +141,12 @@ def test_two_ways_to_set_the_bias_are_one_too_many(tmp_path: Path) -> None:
     settings = request(tmp_path).settings | {"onset": 0.4, "calibrate": True}
     with pytest.raises(TrainingError, match=r"--calibrate --onset 0\.4: two ways"):
         run_distill(request(tmp_path / "out", settings=settings), silent)
+
+
+def test_the_onset_of_a_finished_run_can_be_chosen_anew(tmp_path: Path) -> None:
+    plain = run_distill(request(tmp_path / "out"), silent)
+    settings = request(tmp_path).settings | {"onset": 0.4}
+    moved = run_distill(request(tmp_path / "out", settings=settings, resume=True), silent)
+    assert plain is not None and moved is not None
+    assert (plain.config.onset, moved.config.onset) == (0.5, 0.4)
+    assert plain.weights_sha256 != moved.weights_sha256
