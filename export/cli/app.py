@@ -10,7 +10,9 @@ from ..errors import ExportError
 from .bench import command as bench
 from .build import command as build
 from .check import command as check
+from .diarize import command as diarize
 from .distill import command as distill
+from .distill_embedding import command as distill_embedding
 from .doctor import command as doctor
 from .models import command as models
 from .pareto import command as pareto
@@ -37,16 +39,18 @@ for command in (
     build,
     check,
     verify,
+    diarize,
     bench,
     pareto,
     sensitivity,
     distill,
+    distill_embedding,
     search,
     models,
     recipes,
     doctor,
 ):
-    app.command(command.__module__.rsplit(".", 1)[1])(command)
+    app.command(command.__module__.rsplit(".", 1)[1].replace("_", "-"))(command)
 
 
 def main() -> None:

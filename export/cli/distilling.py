@@ -80,7 +80,7 @@ def run_distill(request: DistillRequest, progress: Progress) -> TrainingRecord |
     if request.threads:
         torch.set_num_threads(request.threads)
     provenance = Provenance(
-        request.credits, request.notes, _licence(request.licence_file), command_line(sys.argv)
+        request.credits, request.notes, read_licence(request.licence_file), command_line(sys.argv)
     )
     teacher = load_model(request.teacher)
     build_student(config, teacher)
@@ -254,7 +254,8 @@ def _config(settings: dict[str, Any]) -> DistilConfig:
         raise TrainingError(option, found=str(first["input"]), expected=first["msg"]) from error
 
 
-def _licence(path: Path | None) -> str:
+def read_licence(path: Path | None) -> str:
+    """The text of a licence file; nothing for none."""
     if path is None:
         return ""
     try:

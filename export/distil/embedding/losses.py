@@ -44,8 +44,8 @@ def principal_axes(targets: Tensor, dimension: int) -> Tensor:
     """
     if dimension >= targets.shape[1]:
         return torch.eye(targets.shape[1], dtype=targets.dtype)
-    _, _, axes = torch.linalg.svd(targets.double(), full_matrices=False)
-    chosen = axes[:dimension]
+    _, axes = torch.linalg.eigh(targets.double().t() @ targets.double())
+    chosen = axes.t().flip(0)[:dimension]
     largest = chosen.gather(1, chosen.abs().argmax(1, keepdim=True))
     oriented: Tensor = (chosen * largest.sign()).t().contiguous().to(targets.dtype)
     return oriented
