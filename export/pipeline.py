@@ -24,7 +24,8 @@ from .checkpoint import LoadedModel
 from .compress.base import compress_for, method_of
 from .compress.layers import layers_in_float
 from .errors import BackendUnavailableError, RecipeError
-from .lowering.static_convolutions import calibrate, convolutions
+from .lowering.calibrate_convolutions import calibrate
+from .lowering.static_convolutions import convolutions
 from .models.base import MODELS
 from .models.streaming import STREAMING, StreamingNet, streaming_spec
 from .rewrites.base import apply_rewrites

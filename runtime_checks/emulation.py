@@ -21,7 +21,8 @@ from export.calibration.ranges import Calibration
 from export.compress.grids import symmetric
 from export.compress.layers import compressible_layers
 from export.compress.small_weights import STORED_FORM
-from export.lowering.static_convolutions import calibrate, convolutions
+from export.lowering.calibrate_convolutions import calibrate
+from export.lowering.static_convolutions import convolutions
 from export.rewrites.base import apply_rewrites
 
 from .parity.reference import torch_threads

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
@@ -10,6 +13,7 @@ from torch import nn
 
 from export.audio import cut_windows, load_recording
 from export.checkpoint import LoadedModel, load_model
+from export.cli import app
 from export.models.base import MODELS
 from export.pyannote_import import sample_recording
 
@@ -34,3 +38,20 @@ def speech(zoo_model: LoadedModel) -> NDArray[np.float32]:
     recording = load_recording(sample_recording()[0], sample_rate_hz=16000)
     windows = cut_windows(recording, zoo_model.spec.geometry, hop_s=7.0)
     return np.stack([window.samples for window in windows[:4]])
+
+
+@pytest.fixture
+def diarport(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., tuple[int, str]]:
+    """Run the command line in this process; gives the exit code and all that was said."""
+
+    def run(*arguments: object) -> tuple[int, str]:
+        monkeypatch.setattr(sys, "argv", ["diarport", *map(str, arguments)])
+        with pytest.raises(SystemExit) as stopped:
+            app.main()
+        said = capsys.readouterr()
+        code = stopped.value.code
+        return (code if isinstance(code, int) else 0), " ".join((said.out + said.err).split())
+
+    return run

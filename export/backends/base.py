@@ -63,6 +63,13 @@ class Reshaping(Protocol):
     forms: tuple[str, ...]
 
 
+@runtime_checkable
+class Skipping(Protocol):
+    """A backend that leaves the layers in float that a recipe skips."""
+
+    skips_layers: bool
+
+
 FORMS = ("lengths_samples", "streaming")
 
 
@@ -72,6 +79,8 @@ def why_refused(backend: Backend, spec: ModelSpec, recipe: Recipe) -> str | None
     architecture = MODELS[spec.architecture]
     if isinstance(architecture, Selective) and (reason := architecture.refuses(recipe)):
         return reason
+    if recipe.skip and not isinstance(backend, Skipping):
+        return f"this backend leaves no single layer in float ({', '.join(recipe.skip)})"
     missing = [form for form in FORMS if recipe.options.get(form) and form not in known]
     if missing:
         return f"this backend has no form for the option {missing[0]}"

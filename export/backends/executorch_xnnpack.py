@@ -53,6 +53,7 @@ class ExecuTorchXnnpack:
     """Canonical module -> ExecuTorch program whose loops are scans."""
 
     suffix = ".pte"
+    skips_layers = True
     rewrites: tuple[str, ...] = (
         "sincnet_filterbank",
         "wav_norm_affine",
@@ -87,7 +88,7 @@ class ExecuTorchXnnpack:
         inputs = MODELS[spec.architecture].example_inputs(spec)
         with quiet_tools(), torch.no_grad():
             if _is_dynamic(recipe):
-                quantise_dynamically(module)
+                quantise_dynamically(module, skip=recipe.skip)
             weight_bytes, expected = _size(module), int8_values(module)
             if _recurrence(recipe) == DELEGATED:
                 delegate_recurrence(module, batch=inputs[0].shape[0])

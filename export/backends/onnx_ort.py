@@ -23,7 +23,7 @@ import torch
 from torch import nn
 
 from ..calibration.ranges import CALIBRATED, is_calibrated
-from ..compress.layers import FLOAT_LAYERS, layers_in_float
+from ..compress.layers import FLOAT_LAYERS, stays_float
 from ..errors import RecipeError
 from ..lowering.onnx_integers import quantise_convolutions, quantise_products
 from ..lowering.onnx_storage import store_as_fp16, store_once
@@ -80,6 +80,7 @@ class OnnxOrt:
     """Canonical module -> checked, shape-inferred, simplified ONNX."""
 
     suffix = ".onnx"
+    skips_layers = True
     rewrites: tuple[str, ...] = (
         "sincnet_filterbank",
         "wav_norm_affine",
@@ -166,12 +167,11 @@ def _trace(module: nn.Module, spec: ModelSpec, out: Path, *, dynamic: bool) -> N
 
 def _products(module: nn.Module, recipe: Recipe) -> list[str]:
     """The layers whose products are computed on integers."""
-    in_float = layers_in_float(recipe, module)
     kinds = (nn.Linear, nn.LSTM)
     return [
         name
         for name, layer in module.named_modules()
-        if isinstance(layer, kinds) and name not in in_float
+        if isinstance(layer, kinds) and not stays_float(name, recipe)
     ]
 
 

@@ -83,10 +83,11 @@ def draw(
     )
 
 
-def sample_set(geometry: FrameGeometry) -> CalibrationSet:
+def sample_set(geometry: FrameGeometry, *, seconds: float = DEFAULT_SECONDS) -> CalibrationSet:
     """The default: the two-speaker recording inside pyannote.audio, 30 s of it."""
     path, _ = sample_recording()
-    return draw([load_recording(path, sample_rate_hz=geometry.sample_rate_hz)], geometry)
+    recording = load_recording(path, sample_rate_hz=geometry.sample_rate_hz)
+    return draw([recording], geometry, seconds=seconds)
 
 
 def _audible(recording: Recording, geometry: FrameGeometry) -> list[Window]:

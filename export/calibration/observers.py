@@ -31,22 +31,32 @@ BINS = 2048
 QUANTISED_BINS = 128
 
 
-def observe(values: Values, observer: str) -> tuple[float, float]:
-    """The range (low <= 0, high >= 0) of a tensor's values; raises `RecipeError` on an observer
-    that does not exist, and on values that are not finite."""
-    if observer not in OBSERVERS:
-        raise RecipeError(
-            f"calibration observer {observer}",
-            found="no such observer",
-            expected=f"one of {', '.join(OBSERVERS)}",
-        )
+def observe(values: Values, observer: str, *, share: float = PERCENTILE) -> tuple[float, float]:
+    """The range (low <= 0, high >= 0) of a tensor's values; `share` is what `percentile` keeps.
+
+    Raises `RecipeError` on an observer that does not exist, and on values that are not finite.
+    """
+    known_observer(observer)
     if not np.isfinite(values).all():
         raise RecipeError(
             "calibration",
             found="activations that are not finite",
             todo="Check the checkpoint and the calibration audio.",
         )
+    if observer == "percentile":
+        return _with_zero(*percentile(values.ravel(), share=share))
     return _with_zero(*OBSERVERS[observer](values.ravel()))
+
+
+def known_observer(name: str) -> str:
+    """The name of an observer; raises `RecipeError` on another."""
+    if name not in OBSERVERS:
+        raise RecipeError(
+            f"calibration observer {name}",
+            found="no such observer",
+            expected=f"one of {', '.join(OBSERVERS)}",
+        )
+    return name
 
 
 def minmax(values: Values) -> tuple[float, float]:
@@ -54,9 +64,9 @@ def minmax(values: Values) -> tuple[float, float]:
     return float(values.min()), float(values.max())
 
 
-def percentile(values: Values) -> tuple[float, float]:
-    """All but a ten-thousandth at either end."""
-    low, high = np.percentile(values, [100 - PERCENTILE, PERCENTILE])
+def percentile(values: Values, *, share: float = PERCENTILE) -> tuple[float, float]:
+    """All but what is beyond a percentile at either end."""
+    low, high = np.percentile(values, [100 - share, share])
     return float(low), float(high)
 
 
@@ -70,20 +80,20 @@ def entropy(values: Values) -> tuple[float, float]:
     largest = float(np.abs(values).max())
     if largest == 0:
         return 0.0, 0.0
-    histogram = np.histogram(values, bins=BINS, range=(-largest, largest))
+    counts, edges = np.histogram(values, bins=BINS, range=(-largest, largest))
     collector = HistogramCollector("entropy", False, BINS, QUANTISED_BINS, PERCENTILE, "same")
-    found = collector.get_entropy_threshold((*histogram, *minmax(values), largest), QUANTISED_BINS)
-    low, high = minmax(values)
-    return max(low, float(found[0])), min(high, float(found[1]))
+    seen = (counts, edges, values.min(), values.max(), largest)
+    low, high = collector.get_entropy_threshold(seen, QUANTISED_BINS)
+    return float(low), float(high)
 
 
 def mse(values: Values) -> tuple[float, float]:
-    """The least squared error, over ranges that shrink both ends alike."""
+    """The least squared error, over ranges of which first the upper end shrinks, then the lower."""
     sample = values[:: max(1, len(values) // MOST_VALUES)]
     low, high = _with_zero(*minmax(values))
-    errors = [_squared_error(sample, low * share, high * share) for share in SHRINKINGS]
-    share = float(SHRINKINGS[int(np.argmin(errors))])
-    return low * share, high * share
+    high = min(high * SHRINKINGS, key=lambda end: _squared_error(sample, low, end))
+    low = min(low * SHRINKINGS, key=lambda end: _squared_error(sample, end, high))
+    return float(low), float(high)
 
 
 OBSERVERS: Mapping[str, Observer] = {

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from pydantic import Field
 
-from ..types import Recipe, Value
+from ..types import SCHEMA_VERSION, Recipe, Sha256, Value
 from .draw import CalibrationSet
 from .observers import DEFAULT_OBSERVER
 
@@ -52,3 +53,18 @@ class Ranges(Value):
     """Ranges by layer, by the layers' names in the canonical model."""
 
     layers: dict[str, LayerRanges] = Field(default_factory=dict)
+
+
+class CalibrationRecord(Value):
+    """`calibration.json` of a bundle: on what its recipes were calibrated, and what that gave.
+
+    `sha256` is that of the samples (`CalibrationSet`), which every calibrated recipe names too, and
+    `windows` where they are from; `ranges` are by artifact.
+    """
+
+    schema_version: Literal[1] = SCHEMA_VERSION
+    sha256: Sha256
+    observer: str
+    seconds: float
+    windows: tuple[str, ...]
+    ranges: dict[str, Ranges]

@@ -7,6 +7,13 @@ from typing import Annotated
 
 import typer
 
+from .calibrating import (
+    CalibrationAudioOption,
+    CalibrationObserverOption,
+    CalibrationRequest,
+    CalibrationSecondsOption,
+    SkipOption,
+)
 from .common import (
     AudioOption,
     BackendOption,
@@ -67,6 +74,10 @@ def command(
             "breaks a recipe's promise beside fp32. Can be repeated."
         ),
     ] = None,
+    skip: SkipOption = None,
+    calibration_audio: CalibrationAudioOption = None,
+    calibration_observer: CalibrationObserverOption = None,
+    calibration_seconds: CalibrationSecondsOption = None,
     limit: LimitOption = None,
     collar_s: CollarOption = 0.0,
     skip_overlap: SkipOverlapOption = False,
@@ -91,6 +102,8 @@ def command(
     - `diarport build pytorch_model.bin --audio meetings/ --rttm meetings.rttm --out bundles/mine`
 
     - `diarport build sinc-1bi --backend onnx_ort --recipe fp32 --recipe fp16 --window-s 2`
+
+    - `diarport build sinc-1bi -b onnx_ort -r int8-static --calibration-audio train/`
     """
     from runtime_checks.der import DerSettings
 
@@ -115,6 +128,12 @@ def command(
         runs=runs,
         lengths_s=tuple(length_s or ()),
         streaming=streaming,
+        skip=tuple(skip or ()),
+        calibration=CalibrationRequest(
+            audio=tuple(calibration_audio or ()),
+            observer=calibration_observer,
+            seconds=calibration_seconds,
+        ),
     )
     with progress_bar(quiet=quiet or json) as progress:
         result = run_build(request, progress)

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from ..budget import check_budgets
-from ..bundle import BundleWriter, file_entry, write_goldens, write_manifest
-from ..checkpoint import LoadedModel, load_model, with_window
+from ..bundle import BundleWriter, write_goldens, write_manifest
+from ..checkpoint import load_model, with_window
+from ..compress.layers import layers_in_float
 from ..pipeline import Exporter, Plan, created_by, plan
 from ..progress import Progress
 from ..types import (
@@ -26,8 +27,15 @@ from ..types import (
     ProfileRecord,
     Verdict,
 )
+from .calibrating import (
+    CalibrationRequest,
+    calibration_notes,
+    load_calibration,
+    write_calibration,
+)
 from .guarding import fp32_partners
 from .inputs import load_audio
+from .texts import portable_name, write_texts
 
 if TYPE_CHECKING:
     from runtime_checks.check import CheckResult
@@ -35,7 +43,6 @@ if TYPE_CHECKING:
 
     from ..audio import Recording
 
-CARD, LICENCE = "MODEL_CARD.md", "LICENSE"
 PARITY, LATENCY, PROFILE, REPORT = "parity.json", "latency.json", "profile.json", "report.html"
 GUARDS = "guard_rails.json"
 EVIDENCE = (PARITY, LATENCY, PROFILE, GUARDS, REPORT)
@@ -61,6 +68,8 @@ class BuildRequest:
     runs: int
     lengths_s: tuple[float, ...] = ()
     streaming: bool = False
+    skip: tuple[str, ...] = ()
+    calibration: CalibrationRequest = field(default_factory=CalibrationRequest)
 
 
 @dataclass(frozen=True)
@@ -115,32 +124,38 @@ def _build(request: BuildRequest, progress: Progress) -> BuildResult:
         lengths_s=request.lengths_s,
         streaming=request.streaming,
         allow=request.allow,
+        skip=request.skip,
+    )
+    calibration = load_calibration(
+        request.calibration, planned.recipes, geometry=model.spec.geometry
     )
     recordings, rttm = load_audio(
         request.audio, rttm=request.rttm, sample_rate_hz=model.spec.geometry.sample_rate_hz
     )
     out = request.out or Path("bundles") / model.spec.name
-    exporter = Exporter(model)
+    exporter = Exporter(model, calibration=calibration)
+    for recipe in planned.recipes:  # before anything takes time
+        layers_in_float(recipe, exporter.canonical)
     with BundleWriter(out) as writer:
         folder = writer.folder
         artifacts = _export(exporter, planned, folder, progress)
         goldens = make_goldens(model.module, model.spec, recordings)
         checked = _check(exporter, artifacts, folder, recordings, rttm, request, progress)
         measured = _measure(exporter, artifacts, checked, folder, recordings, request, progress)
-        (folder / LICENCE).write_text(model.licence_text or _no_licence(model), encoding="utf-8")
-        (folder / CARD).write_text(model.card or _no_card(model), encoding="utf-8")
         content = BundleContent(
             spec=model.spec,
-            model_source=_portable(model),
+            model_source=portable_name(model),
             checkpoint_sha256=model.sha256,
             artifacts=artifacts,
             goldens=write_goldens(folder, goldens),
-            files=(file_entry(folder, CARD), file_entry(folder, LICENCE)),
+            files=(*write_texts(folder, model), *write_calibration(exporter, folder)),
             parity=checked.summaries,
             created_by=created_by(),
         )
         left_out = tuple(f"{r.backend}/{r.name} was left out: {why}" for r, why in planned.left_out)
-        _write_evidence(folder, content, measured, notes=(*left_out, *_weights_left(artifacts)))
+        said = calibration_notes(exporter, given=bool(request.calibration.audio))
+        notes = (*said, *left_out, *_weights_left(artifacts))
+        _write_evidence(folder, content, measured, notes=notes)
         bundle = write_manifest(folder, content, evidence=EVIDENCE)
         failed = measured.verdict is Verdict.FAIL
         target = out.with_name(f"{out.name}.failed") if failed else out
@@ -261,13 +276,6 @@ def parity_record(checked: CheckResult, *, notes: tuple[str, ...] = ()) -> Parit
     )
 
 
-def _portable(model: LoadedModel) -> str:
-    """A zoo name or hub id as it was given; of a path only the last part, which is the same on
-    every machine."""
-    path = Path(model.source)
-    return path.name if path.exists() else model.source
-
-
 def _weights_left(artifacts: tuple[Artifact, ...]) -> tuple[str, ...]:
     """What each artifact should have stored smaller, and was allowed not to."""
     return tuple(
@@ -275,14 +283,3 @@ def _weights_left(artifacts: tuple[Artifact, ...]) -> tuple[str, ...]:
         for artifact in artifacts
         if (left := artifact.graph_stats.not_smaller)
     )
-
-
-def _no_licence(model: LoadedModel) -> str:
-    return (
-        f"No licence file was found beside {_portable(model)}.\n"
-        "Ask whoever trained it before you ship this bundle.\n"
-    )
-
-
-def _no_card(model: LoadedModel) -> str:
-    return f"# {model.spec.name}\n\nNo model card was found beside {_portable(model)}.\n"

@@ -29,6 +29,11 @@ def compressible_layers(model: nn.Module) -> tuple[str, ...]:
     )
 
 
+def stays_float(layer: str, recipe: Recipe) -> bool:
+    """Whether a recipe leaves a layer in float, by its name alone."""
+    return any(_below(name, (layer,)) for name in (*recipe.skip, *_own(recipe)))
+
+
 def layers_in_float(recipe: Recipe, model: nn.Module) -> frozenset[str]:
     """The layers that a recipe leaves in float: those it skips, and its own `float_layers`.
 
@@ -36,9 +41,7 @@ def layers_in_float(recipe: Recipe, model: nn.Module) -> frozenset[str]:
     on a skipped name that the model does not have.
     """
     layers = compressible_layers(model)
-    own = recipe.options.get(FLOAT_LAYERS, [])
-    names = [str(name) for name in own] if isinstance(own, list) else [str(own)]
-    chosen = {layer for name in names for layer in _below(name, layers)}
+    chosen = {layer for name in _own(recipe) for layer in _below(name, layers)}
     for name in recipe.skip:
         found = _below(name, layers)
         if not found:
@@ -49,6 +52,11 @@ def layers_in_float(recipe: Recipe, model: nn.Module) -> frozenset[str]:
             )
         chosen |= set(found)
     return frozenset(chosen)
+
+
+def _own(recipe: Recipe) -> list[str]:
+    own = recipe.options.get(FLOAT_LAYERS, [])
+    return [str(name) for name in own] if isinstance(own, list) else [str(own)]
 
 
 def _below(name: str, layers: tuple[str, ...]) -> list[str]:

@@ -11,6 +11,7 @@ ExecuTorch does not write.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 import torch
@@ -67,13 +68,19 @@ class DynamicProduct(nn.Module):
         return torch.cat(shares) if len(shares) > 1 else shares[0]
 
 
-def quantise_dynamically(module: nn.Module) -> None:
-    """Linear layers and the products of recurrent cells made dynamic, in place."""
+def quantise_dynamically(module: nn.Module, *, skip: Collection[str] = (), at: str = "") -> None:
+    """Linear layers and the products of recurrent cells made dynamic, in place.
+
+    What is named in `skip`, or below it, stays in float; `at` is the module's own name.
+    """
+    if at in skip:
+        return
     for name, child in list(module.named_children()):
-        if isinstance(child, nn.Linear):
+        full = f"{at}.{name}" if at else name
+        if isinstance(child, nn.Linear) and full not in skip:
             setattr(module, name, DynamicLinear(child.weight, child.bias))
         else:
-            quantise_dynamically(child)
+            quantise_dynamically(child, skip=skip, at=full)
     if isinstance(module, RecurrentCell):
         weight = module.get_buffer("weight")
         module.product = DynamicProduct(weight)

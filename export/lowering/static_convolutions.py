@@ -1,13 +1,5 @@
 """SincNet's convolutions in integers: activations in uint8 of fixed ranges, int8 weights a channel.
 
-A tensor of activations has one range for all its channels, so channels of unlike width waste steps.
-`equalise` makes them alike, which changes nothing that the network computes: what goes into a
-convolution comes out of a norm with a gain of its own and a leaky rectifier, so a channel may be
-scaled there and its weights divided (Nagel et al., "Data-free quantization through weight
-equalization and bias correction", 2019); what comes out goes through a max-pooling into a norm,
-which takes away any scale and shift (but for its epsilon, which is why the mean scale is kept). The
-first convolution has no norm before and an absolute value behind it, and is left as it is.
-
 `StaticConv2d` computes in float what integers give: the ranges and scales it holds are all that a
 backend needs to write the integers, wherever they come from, calibration or training.
 """
@@ -16,17 +8,12 @@ from __future__ import annotations
 
 import copy
 import functools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ..calibration.draw import CalibrationSet
-from ..calibration.observers import PERCENTILE, observe
 from ..calibration.ranges import LayerRanges, Ranges
 from ..errors import RecipeError
 from ..models.base import MODELS
@@ -34,10 +21,6 @@ from ..models.pyannet import SincFrontEnd
 
 LARGEST = 127
 STEPS = 255
-SMALLEST_WIDTH = 1e-6
-"""Of what a channel that is always silent is taken to be wide, of the mean channel."""
-
-Floats = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -84,7 +67,7 @@ def convolutions(module: nn.Module) -> dict[str, nn.Conv2d]:
     return {
         name: child
         for name, child in module.named_modules()
-        if isinstance(child, nn.Conv2d) and _place(name)
+        if isinstance(child, nn.Conv2d) and place_in_frontend(name)
     }
 
 
@@ -101,30 +84,6 @@ def static_convolutions(module: nn.Module) -> Iterator[tuple[str, StaticConv2d]]
     for name, child in module.named_modules():
         if isinstance(child, StaticConv2d):
             yield name, child
-
-
-def calibrate(
-    module: nn.Module,
-    calibration: CalibrationSet,
-    *,
-    layers: Sequence[str],
-    observer: str,
-) -> tuple[nn.Module, Ranges]:
-    """A copy with the named convolutions placed, by the ranges that an observer finds.
-
-    The module is a rewritten one (its convolutions are 2-D); raises `RecipeError` on values that
-    are not finite.
-    """
-    equal = copy.deepcopy(module)
-    seen = _run(equal, calibration.windows, layers)
-    found: dict[str, LayerRanges] = {}
-    for name in layers:
-        inputs, outputs = equalise(equal, name, *seen[name])
-        found[name] = LayerRanges(
-            inputs=observe(inputs, observer), outputs=observe(outputs, observer)
-        )
-    ranges = Ranges(layers=found)
-    return place(equal, ranges), ranges
 
 
 def place(module: nn.Module, ranges: Ranges) -> nn.Module:
@@ -155,78 +114,6 @@ def without_integers(module: nn.Module) -> nn.Module:
     return plain
 
 
-def equalise(
-    module: nn.Module, name: str, inputs: Floats, outputs: Floats
-) -> tuple[Floats, Floats]:
-    """Make the channels of a convolution alike, in place; returns what its inputs and outputs
-    [channels, values] then are."""
-    frontend, index = _frontend(module, name)
-    conv: Any = frontend.conv1d[index]
-    if index == 0:
-        return inputs, outputs
-    norm = frontend.norm1d[index - 1]
-    norm = getattr(norm, "norm", norm)
-    if norm.affine:
-        low, high = _ends(inputs)
-        gains = _gains(np.maximum(np.abs(low), np.abs(high)))
-        factors = torch.from_numpy(gains).to(conv.weight.dtype)
-        norm.weight.data *= factors
-        norm.bias.data *= factors
-        conv.weight.data /= factors[None, :, None, None]
-        inputs = inputs * gains[:, None].astype(np.float32)
-    low, high = _ends(outputs)
-    gains = _gains((high - low) / 2)
-    middles = (low + high) / 2
-    centres, factors = (torch.from_numpy(x).to(conv.weight.dtype) for x in (middles, gains))
-    conv.weight.data *= factors[:, None, None, None]
-    bias = torch.zeros_like(centres) if conv.bias is None else conv.bias.data
-    conv.bias = nn.Parameter((bias - centres) * factors)
-    centred = (outputs - middles[:, None]) * gains[:, None]
-    return inputs, centred.astype(np.float32)
-
-
-def _ends(values: Floats) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    low, high = np.percentile(values, [100 - PERCENTILE, PERCENTILE], axis=1)
-    return low, high
-
-
-def _gains(widths: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Factors that give all channels the geometric mean of their widths."""
-    floor = max(float(widths.mean()) * SMALLEST_WIDTH, 1e-30)
-    logs = np.log(np.maximum(widths, floor))
-    gains: NDArray[np.float64] = np.exp(logs.mean() - logs)
-    return gains
-
-
-def _run(
-    module: nn.Module, windows: Floats, layers: Sequence[str]
-) -> Mapping[str, tuple[Floats, Floats]]:
-    """What goes into and comes out of each layer, [channels, values] over all windows."""
-    seen: dict[str, list[tuple[Floats, Floats]]] = {name: [] for name in layers}
-    hooks = [
-        module.get_submodule(name).register_forward_hook(
-            lambda _layer, args, out, name=name: seen[name].append(
-                (args[0][0, :, 0].numpy().copy(), out[0, :, 0].numpy().copy())
-            )
-        )
-        for name in layers
-    ]
-    try:
-        with torch.inference_mode():
-            for window in windows:
-                module(torch.from_numpy(window)[None, None])
-    finally:
-        for hook in hooks:
-            hook.remove()
-    return {
-        name: (
-            np.concatenate([pair[0] for pair in pairs], axis=1),
-            np.concatenate([pair[1] for pair in pairs], axis=1),
-        )
-        for name, pairs in seen.items()
-    }
-
-
 def _weight_scales(conv: nn.Conv2d, ranges: LayerRanges) -> Tensor:
     if ranges.weight_scales is None:
         largest = conv.weight.detach().abs().flatten(1).amax(1)
@@ -240,13 +127,7 @@ def _weight_scales(conv: nn.Conv2d, ranges: LayerRanges) -> Tensor:
     return torch.tensor(ranges.weight_scales, dtype=conv.weight.dtype)
 
 
-def _frontend(module: nn.Module, name: str) -> tuple[Any, int]:
-    place_of = _place(name)
-    assert place_of is not None  # noqa: S101 - callers name convolutions
-    return module.get_submodule(place_of[0]), place_of[1]
-
-
-def _place(name: str) -> tuple[str, int] | None:
+def place_in_frontend(name: str) -> tuple[str, int] | None:
     """`frontend.conv1d.1` -> (`frontend`, 1); None for the convolutions of other networks."""
     parent, _, index = name.rpartition(".")
     owner, _, kind = parent.rpartition(".")

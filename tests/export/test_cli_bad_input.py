@@ -16,25 +16,9 @@ import torch
 
 from export.bundle import MANIFEST
 from export.checkpoint import LoadedModel, save_pyannote
-from export.cli import app
 from export.pyannote_import import sample_recording
 
 Run = Callable[..., tuple[int, str]]
-
-
-@pytest.fixture
-def diarport(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """Run the command line in this process; gives the exit code and all that was said."""
-
-    def run(*arguments: object) -> tuple[int, str]:
-        monkeypatch.setattr(sys, "argv", ["diarport", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stopped:
-            app.main()
-        said = capsys.readouterr()
-        code = stopped.value.code
-        return (code if isinstance(code, int) else 0), " ".join((said.out + said.err).split())
-
-    return run
 
 
 @pytest.fixture
