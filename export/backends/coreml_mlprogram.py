@@ -3,10 +3,8 @@
 Exporting needs no Mac, running does (`runtime_checks/runners/coreml_mlprogram.py`).
 
 In fp16 everything before the first LSTM stays in float32: SincNet divides by the deviation of the
-window and its filters cancel what they do not pass. So does the first of several LSTMs, whose
-rounding all others see. With pyannote/segmentation a package wholly in float16 is off by up to 0.15
-on speech, one with its front-end in float32 by 0.037 on quiet speech, this one by 0.010. Inputs and
-outputs are float32.
+window and its filters cancel what they do not pass. So does the first half of the LSTMs, whose
+rounding all others see. Inputs and outputs are float32. docs/coreml.md has the figures.
 
 Recipes with small weights compute as fp16 does and store their weights by coremltools' compression;
 4-bit blocks, several palettes a matrix and pruned integers need iOS 18.
@@ -23,23 +21,22 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import nn
 
-from ..compress.base import method_of
-from ..compress.small_weights import SMALLEST, matrices
+from ..compress.base import COMPRESSIONS, method_of
+from ..compress.layers import layers_in_float
+from ..compress.small_weights import SMALLEST, SmallWeights, matrices, transforms
 from ..errors import RecipeError
 from ..lowering.coreml_convert import convert, why_not_convertible
-from ..lowering.coreml_small import store_small
-from ..lowering.coreml_stats import program_stats
+from ..lowering.coreml_small import LEFT, store_small, store_transforms
+from ..lowering.coreml_stats import CONTROL_FLOW, program_stats
+from ..models.pyannet import SegmentationNet
 from ..types import GraphStats, ModelSpec, Precision, Recipe, RuntimeOption
 from .base import FORMS, fp_recipes, register_backend, register_recipe
 
 MANIFEST = "Manifest.json"
-# What Core ML goes through one operation at a time, on the CPU.
-CONTROL_FLOW = frozenset({"cond", "while_loop"})
-
 # Methods that leave the weights to the types of what they are computed with.
 FLOATS = (None, "half_behind")
 
@@ -97,16 +94,16 @@ class CoreMLProgram:
         """Write the package directory; raises `RecipeError` on what `refuses` refuses."""
         if reason := self.refuses(spec, recipe):
             raise RecipeError(f"{recipe.backend}/{recipe.name}", found=reason)
-        method = method_of(recipe)
+        method, small = method_of(recipe), _small(module, recipe)
         with _quiet():
             model = convert(module, spec, recipe)
             if method not in FLOATS:
-                model = store_small(model, str(method))
+                model = store_small(model, str(method), layers=small.names, halves=small.halves)
+            if method is not None:
+                model = store_transforms(model)
             model.save(str(out))
             proto = model.get_spec()
-        small = () if method in FLOATS else matrices(module)
-        expected = sum(weight.numel() for _, weight in small)
-        stats = program_stats(proto, expected=expected, smallest=SMALLEST)
+        stats = program_stats(proto, expected=small.values, smallest=SMALLEST)
         _describe(proto, spec)
         _normalise(out, proto)
         return stats
@@ -122,6 +119,28 @@ class CoreMLProgram:
     def fallbacks(self, stats: GraphStats, recipe: Recipe) -> dict[str, int]:
         """Control flow; on which engine the rest runs, Core ML decides on the device."""
         return {name: n for name, n in stats.operators.items() if name in CONTROL_FLOW}
+
+
+class _Small(NamedTuple):
+    """What a recipe stores smaller: for each matrix of the network its layer's name (`LEFT` where
+    it is skipped), the layers that are float16, and how many values are neither."""
+
+    names: tuple[str, ...]
+    halves: frozenset[str]
+    values: int
+
+
+def _small(module: nn.Module, recipe: Recipe) -> _Small:
+    method = method_of(recipe)
+    compression = None if method in FLOATS else COMPRESSIONS[str(method)]
+    if not isinstance(compression, SmallWeights):
+        return _Small((), frozenset(), 0)
+    net = next(part for part in module.modules() if isinstance(part, SegmentationNet))
+    skip = layers_in_float(recipe, net)
+    halves = compression.halves(net, skip=skip)
+    names = tuple(LEFT if name in skip else name for name, _, _ in matrices(net))
+    values = [w.numel() for name, _, w in matrices(net, skip=skip) if name not in halves]
+    return _Small(names, halves, sum(values) + sum(t.numel() for t in transforms(net)))
 
 
 def _describe(proto: Any, spec: ModelSpec) -> None:

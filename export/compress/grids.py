@@ -75,6 +75,19 @@ def palette(weight: Floats, *, bits: int, rows: int) -> Floats:
     return np.concatenate([_palette(group, 2**bits) for group in groups])
 
 
+def gathered(values: Floats, *, bits: int) -> Floats:
+    """At most 2 ** bits values, of which each stands for a run of neighbours: the means between the
+    largest gaps. Of numbers that differ by rounding alone, as a transform's do, the same numbers.
+    """
+    ordered = np.unique(values)
+    if len(ordered) <= 2**bits:
+        return values
+    gaps = np.sort(np.argsort(np.diff(ordered), kind="stable")[-(2**bits - 1) :])
+    means = np.array([run.mean() for run in np.split(ordered, gaps + 1)])
+    made: Floats = means[np.searchsorted(ordered[gaps + 1], values, side="right")]
+    return made
+
+
 def divisor(width: int, *, most: int) -> int:
     """The largest divisor of a width that is at most `most`."""
     return max(size for size in range(1, most + 1) if width % size == 0)

@@ -50,12 +50,22 @@ class HalfBehind(HalfWeights):
 
     def keeps(self, model: nn.Module) -> tuple[str, ...]:
         """The front-end, and the first of two or three recurrent layers, two of four."""
-        return ("frontend.", *(f"recurrent.{i}." for i in range(first_in_float32(model))))
+        return in_float32(first_in_float32(model))
 
 
-def first_in_float32(model: nn.Module) -> int:
-    """How many of a network's recurrent layers are computed in float32 when the rest is not."""
-    return sum(isinstance(module, nn.RNNBase) for module in model.modules()) // 2
+def in_float32(recurrences: int) -> tuple[str, ...]:
+    """How names of layers start that are computed in float32."""
+    return ("frontend.", *(f"recurrent.{i}." for i in range(recurrences)))
+
+
+def first_in_float32(model: nn.Module, *, small: bool = False) -> int:
+    """How many of a network's recurrent layers are computed in float32 when the rest is not.
+
+    With small weights all of several: what they lose already leaves no room for more, and only
+    scales take more bytes.
+    """
+    layers = sum(isinstance(module, nn.RNNBase) for module in model.modules())
+    return layers if small and layers > 1 else layers // 2
 
 
 def _round(weight: Tensor, *, name: str) -> Tensor:

@@ -15,6 +15,7 @@ from torch import nn
 from ..compress.half_weights import first_in_float32
 from ..models.base import example_inputs
 from ..types import ModelSpec, Precision, Recipe, TensorSpec
+from .coreml_repairs import plain_attention
 
 RECURRENT = "lstm"
 
@@ -39,7 +40,7 @@ def convert(module: nn.Module, spec: ModelSpec, recipe: Recipe) -> Any:
     import numpy as np
 
     inputs = example_inputs(spec)
-    with torch.no_grad():
+    with torch.no_grad(), plain_attention():
         traced = torch.jit.trace(module, inputs, check_trace=False)  # type: ignore[no-untyped-call]
     half = recipe.activation_precision is Precision.FP16
     # Declared types: from iOS 16 on, fp16 would otherwise reach the inputs and outputs too.
@@ -53,7 +54,7 @@ def convert(module: nn.Module, spec: ModelSpec, recipe: Recipe) -> Any:
         ],
         outputs=[ct.TensorType(name=t.name, dtype=np.float32) for t in spec.outputs],
         compute_precision=(
-            ct.transform.FP16ComputePrecision(op_selector=_behind(first_in_float32(module)))
+            ct.transform.FP16ComputePrecision(op_selector=_behind(module, recipe))
             if half
             else ct.precision.FLOAT32
         ),
@@ -82,6 +83,11 @@ def why_not_convertible(spec: ModelSpec, recipe: Recipe) -> str | None:
             f"coremltools makes a {LOOP} of GRU and RNN layers, which Core ML steps through on the "
             f"CPU; --allow {LOOP} builds it all the same"
         )
+    if spec.architecture in LOOPING and recipe.activation_precision is not Precision.FP32:
+        return (
+            f"{recipe.name} computes in float16 behind the front-end, and what is in a {LOOP} "
+            "coremltools leaves in float32; fp32 is the recipe for GRU and RNN layers"
+        )
     return None
 
 
@@ -107,9 +113,11 @@ def _shortest(spec: ModelSpec) -> int:
     return spec.geometry.receptive_field_samples + spec.geometry.frame_step_samples
 
 
-def _behind(recurrences: int) -> Callable[[Any], bool]:
-    """Whether an operation computes from the output of so many recurrent ones and is, or is behind,
-    a further one."""
+def _behind(module: nn.Module, recipe: Recipe) -> Callable[[Any], bool]:
+    """Whether an operation is computed in float16: it is the first recurrent one that is, or behind
+    it; where all are float32, it is behind the last."""
+    layers = sum(isinstance(part, nn.RNNBase) for part in module.modules())
+    wide = first_in_float32(module, small=recipe.weight_precision is not Precision.FP16)
 
     def selects(operation: Any) -> bool:
         pending, seen = [operation], {operation}
@@ -120,6 +128,8 @@ def _behind(recurrences: int) -> Callable[[Any], bool]:
                     if var.op is not None and var.op not in seen:
                         seen.add(var.op)
                         pending.append(var.op)
-        return len([op for op in seen if op.op_type == RECURRENT]) > recurrences
+        before = len([op for op in seen if op.op_type == RECURRENT])
+        is_last = 0 < before == wide == layers and operation.op_type != RECURRENT
+        return before > wide or is_last
 
     return selects

@@ -18,6 +18,7 @@ WEIGHTS: Mapping[str, tuple[str, ...]] = {
 
 # The input of each decompressing operation whose type tells how its values are stored.
 STORED_IN: Mapping[str, str] = {
+    "constexpr_cast": "source_val",
     "constexpr_affine_dequantize": "quantized_data",
     "constexpr_blockwise_shift_scale": "data",
     "constexpr_sparse_blockwise_shift_scale": "nonzero_data",
@@ -86,7 +87,7 @@ class MainFunction:
     def _stored(self, maker: Any) -> str:
         """`float16`, `int8`, `palette-6`, `sparse int8`."""
         if maker.type == CONSTANT:
-            return _dtype(maker.outputs[0].type.tensorType)
+            return dtype_of(maker.outputs[0].type.tensorType)
         key = STORED_IN[maker.type]
         kind, inner = self._given(maker, key)
         if maker.type in PALETTES:
@@ -94,8 +95,8 @@ class MainFunction:
             shape = _shape(kind)
             return f"palette-{int(math.log2(shape[0] if len(shape) == 1 else shape[-2]))}"
         if maker.type == SPARSE:
-            return f"sparse {_dtype(kind) if inner is None else self._stored(inner)}"
-        return _dtype(kind)
+            return f"sparse {dtype_of(kind) if inner is None else self._stored(inner)}"
+        return dtype_of(kind)
 
     def _given(self, op: Any, key: str) -> tuple[Any, Any]:
         """Type of an input, and the decompressing operation that it comes from, if any."""
@@ -139,7 +140,7 @@ def _shape(kind: Any) -> tuple[int, ...]:
     return tuple(int(dimension.constant.size) for dimension in kind.dimensions)
 
 
-def _dtype(kind: Any) -> str:
+def dtype_of(kind: Any) -> str:
     """`float16` of FLOAT16."""
     from coremltools.proto import MIL_pb2
 
@@ -148,5 +149,5 @@ def _dtype(kind: Any) -> str:
 
 def _bits(kind: Any) -> int:
     """Bits of one value; none of texts and truth values, which are settings."""
-    digits = "".join(c for c in _dtype(kind) if c.isdigit())
+    digits = "".join(c for c in dtype_of(kind) if c.isdigit())
     return int(digits) if digits else 0

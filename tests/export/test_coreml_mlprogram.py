@@ -152,6 +152,28 @@ def test_fp16_computes_the_front_end_in_float32_and_the_rest_in_float16(half: Ex
     assert [float_types(op) for op in ops if op.op_type == "cast"] == [{"fp16", "fp32"}] * 2
 
 
+@pytest.mark.parametrize(
+    ("name", "expected"), [("fp16", ["fp32", "fp16"]), ("int8-weights", ["fp32", "fp32"])]
+)
+def test_of_two_recurrences_the_first_or_both_are_float32(
+    name: str, expected: list[str], tmp_path: Path
+) -> None:
+    recipe = RECIPES[f"coreml_mlprogram/{name}"]
+    artifact = Exporter(powerset_model()).export(recipe, tmp_path)
+    ops = computing(tmp_path / artifact.path)
+    assert [types_of(op) for op in ops if op.op_type == "lstm"] == [{each} for each in expected]
+    assert {frozenset(types_of(op)) for op in ops if op.op_type == "linear"} == {
+        frozenset({"fp16"})
+    }
+
+
+def types_of(op: Any) -> set[str]:
+    """Types that an operation gives."""
+    from coremltools.converters.mil.mil import types
+
+    return {types.builtin_to_string(out.dtype) for out in op.outputs}
+
+
 def test_fp16_halves_what_is_behind_the_front_end(
     full: Exported, half: Exported, exporter: Exporter
 ) -> None:

@@ -16,8 +16,7 @@ from export.budget import check_budgets, over_budget
 from export.checkpoint import LoadedModel, load_model
 from export.errors import BudgetError, RecipeError
 from export.lowering import coreml_small
-from export.lowering.coreml_stats import NOT_FOUND
-from export.models.base import MODELS
+from export.lowering.coreml_stats import HALF, WIDE
 from export.pipeline import Exporter, plan
 from export.types import Artifact
 from runtime_checks.runners.base import RUNNERS
@@ -44,6 +43,7 @@ LARGEST = {
     "pruned-int8": 0.26,
 }
 IOS_17, IOS_18 = 8, 9
+COUNTED = ("conv", "lstm", "linear", "cast", "instance_norm")
 
 
 @pytest.fixture(scope="module")
@@ -107,21 +107,74 @@ def test_a_width_that_blocks_do_not_divide_fails_the_build_by_name(
     check_budgets([allowing(artifact)])
 
 
-def test_weights_in_a_loop_that_core_ml_decomposes_fail_the_build(tmp_path: Path) -> None:
-    entry = MODELS["SincRnnNet"]
-    config = entry.tiny_config()
-    torch.manual_seed(0)
-    module = entry.build(config)
-    spec = entry.spec(module, name="gru", licence="MIT", trained_on="nothing")
-    model = LoadedModel(module, spec, "gru", "0" * 64, "", "")
-    recipe = RECIPES[f"{BACKEND}/int8-weights"]
+@pytest.mark.parametrize("name", ["fp16", "int8-weights", "palette-6"])
+def test_recipes_that_compute_in_float16_refuse_loops(name: str, tmp_path: Path) -> None:
+    recipe, gru = RECIPES[f"{BACKEND}/{name}"], load_model("sinc-1bi-gru")
     with pytest.raises(RecipeError, match="--allow while_loop builds it all the same"):
-        Exporter(model).export(recipe, tmp_path)
+        Exporter(gru).export(recipe, tmp_path)
     allowed = recipe.model_copy(update={"options": {**recipe.options, "allow": ["while_loop"]}})
-    artifact = Exporter(model).export(allowed, tmp_path)
-    assert artifact.graph_stats.operators["while_loop"] >= 1
-    assert artifact.graph_stats.not_smaller[NOT_FOUND] > 10_000
-    assert "not-smaller" in over_budget(artifact)
+    with pytest.raises(RecipeError, match=f"{name} computes in float16.*fp32 is the recipe"):
+        Exporter(gru).export(allowed, tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_transforms_of_mfccs_are_stored_small_and_stay_what_they_are(
+    tmp_path: Path, speech: NDArray[np.float32]
+) -> None:
+    exporter, sizes, runs = Exporter(load_model("mfcc80-1uni")), {}, {}
+    for name in ("fp32", "fp16", "int8-weights"):
+        artifact = exporter.export(RECIPES[f"{BACKEND}/{name}"], tmp_path)
+        assert artifact.graph_stats.not_smaller == {}
+        sizes[name], runs[name] = artifact.size_bytes, artifact
+    assert sizes["int8-weights"] <= 0.28 * sizes["fp32"]
+    assert sizes["fp16"] <= 0.45 * sizes["fp32"]
+    bands = {"palette-6": 5100, "palette-8": 50000, "sparse float32": 80 * 201}
+    cosine = {"float32": 80 * 80}
+    assert runs["fp16"].graph_stats.stored == {"float16": 123264, **bands, **cosine}
+    small = runs["int8-weights"].graph_stats.stored
+    assert small == {"float16": 384, "int8": 122880, **bands, "palette-8": 50000 + 80 * 80}
+    # The front-end's features are those of the stored transforms, to float32's rounding.
+    features = []
+    for name in ("fp32", "fp16", "int8-weights"):
+        path = tmp_path / runs[name].path
+        runner = RUNNERS[BACKEND].open(path, exporter.model.spec, threads=1)
+        taps = runner.taps({"waveform": speech[0][None, None]}, ["frontend"])
+        assert taps is not None
+        features.append(taps["frontend"])
+    plain, half, rounded = features
+    assert np.array_equal(plain, half)
+    assert 0 < np.abs(rounded - plain).max() < 1e-3 * np.abs(plain).max()
+
+
+def test_what_a_promise_leaves_goes_to_the_most_sensitive_layers(tmp_path: Path) -> None:
+    exporter = Exporter(load_model("sinc-2bi"))
+    full = exporter.export(RECIPES[f"{BACKEND}/fp32"], tmp_path).size_bytes
+    recipe = RECIPES[f"{BACKEND}/int8-weights"]
+    artifact = exporter.export(recipe, tmp_path)
+    assert artifact.graph_stats.stored["float16"] == 384 + 80 * 251
+    assert 0.27 * full < artifact.size_bytes <= 0.28 * full
+    compressed: Any = exporter.compressed(recipe)
+    first, second, _ = (conv.weight.detach() for conv in compressed.frontend.conv1d)
+    assert torch.equal(first, first.half().float())
+    assert not torch.equal(second, second.half().float())
+    skipped = recipe.model_copy(update={"skip": ("frontend.conv1d.0",)})
+    stored = exporter.export(skipped, tmp_path).graph_stats
+    assert stored.stored["float32"] == 80 * 251
+    assert stored.not_smaller == {}
+
+
+def test_operations_are_counted_by_the_units_that_can_take_them(
+    exporter: Exporter, tmp_path: Path
+) -> None:
+    half = exporter.export(RECIPES[f"{BACKEND}/fp16"], tmp_path).graph_stats
+    assert half.delegated[WIDE]["conv"] == 3
+    assert half.delegated[HALF]["lstm"] == 1
+    assert half.delegated[HALF]["linear"] == 2
+    assert "conv" not in half.delegated[HALF]
+    totals = {kind: sum(each.get(kind, 0) for each in half.delegated.values()) for kind in COUNTED}
+    assert totals == {kind: half.operators[kind] for kind in COUNTED}
+    full = exporter.export(RECIPES[f"{BACKEND}/fp32"], tmp_path).graph_stats
+    assert list(full.delegated) == [WIDE]
 
 
 def test_a_loop_s_weights_count_as_weights(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from export.compress.grids import Floats, blocks, divisor, palette, shaped, symmetric
+from export.compress.grids import Floats, blocks, divisor, gathered, palette, shaped, symmetric
 
 # Normal in float32 and far from each other's rounding: no ties, no subnormal scales.
 WEIGHTS = arrays(
@@ -81,3 +81,15 @@ def test_a_shaped_filter_is_quiet_where_speech_is_loud_and_keeps_its_grid() -> N
     scale = np.abs(weight).max(axis=2, keepdims=True) / 127
     np.testing.assert_allclose((made / scale).round() * scale, made, rtol=0, atol=1e-12)
     np.testing.assert_allclose(symmetric(made, bits=8), made, rtol=0, atol=1e-12)
+
+
+def test_values_that_differ_by_rounding_are_gathered_into_one() -> None:
+    draw = np.random.default_rng(0)
+    cosines = np.cos(2 * np.pi * np.outer(np.arange(60), np.arange(60)) / 400)
+    noisy = cosines + 1e-6 * draw.normal(size=cosines.shape)
+    made = gathered(noisy, bits=8)
+    assert len(np.unique(made)) <= 256 < len(np.unique(noisy))
+    assert np.abs(made - noisy).max() < 1e-5
+    np.testing.assert_array_equal(gathered(made, bits=8), made)
+    few = np.array([[1.0, -2.0], [0.0, 1.0]])
+    np.testing.assert_array_equal(gathered(few, bits=8), few)

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from export.compress.base import COMPRESSIONS, compress_for
+from export.compress.half_weights import first_in_float32
 from export.errors import RecipeError
 from export.types import Precision, Recipe
 
@@ -108,3 +109,14 @@ def test_a_method_that_does_not_exist_is_refused(zoo_canonical: nn.Module) -> No
     named = recipe(Precision.INT8).model_copy(update={"options": {"compression": "int3"}})
     with pytest.raises(RecipeError, match=r"onnx_ort/int8: no compression method 'int3'.*int8"):
         compress_for(named, zoo_canonical)
+
+
+@pytest.mark.parametrize(("layers", "half", "small"), [(1, 0, 0), (2, 1, 2), (3, 1, 3), (4, 2, 4)])
+def test_the_first_half_of_the_recurrences_is_float32(layers: int, half: int, small: int) -> None:
+    net = nn.ModuleList(nn.LSTM(4, 4) for _ in range(layers))
+    assert first_in_float32(net) == half
+    assert first_in_float32(net, small=True) == small
+    assert COMPRESSIONS["half_behind"].keeps(net) == (  # type: ignore[attr-defined]
+        "frontend.",
+        *(f"recurrent.{i}." for i in range(half)),
+    )

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from torch import nn
 
 from export.audio import load_recording
 from export.backends.base import BACKENDS, RECIPES
@@ -22,8 +23,12 @@ from export.bundle import hash_path
 from export.checkpoint import LoadedModel
 from export.pipeline import Exporter
 from export.pyannote_import import sample_recording
+from export.rewrites.base import apply_rewrites
 from export.types import Artifact, ParityReport, RungName, Verdict
 from runtime_checks.check import CheckResult, check
+from runtime_checks.coreml_mil.evaluator import Evaluator
+from runtime_checks.coreml_mil.package import load_program
+from runtime_checks.coreml_mil.weights import weight_faults
 
 Program = Any
 Corrupt = Callable[[Path], None]
@@ -31,6 +36,7 @@ Corrupt = Callable[[Path], None]
 MODEL = Path("Data/com.apple.CoreML/model.mlmodel")
 WEIGHTS = Path("Data/com.apple.CoreML/weights/weight.bin")
 BLOB_SENTINEL = 0xDEADBEEF
+Exported = tuple[Path, nn.Module]
 TYPES = {1: np.float16, 2: np.float32, 4: np.int8}
 
 
@@ -136,6 +142,10 @@ CORRUPTED: dict[str, tuple[str, Corrupt]] = {
     "sign-of-a-scale": ("int8-weights", flip_a_bit_of_a_scale(15)),
     "exponent-of-a-scale": ("int8-weights", flip_a_bit_of_a_scale(12)),
 }
+UNHEARD: dict[str, tuple[str, Corrupt]] = {
+    "last-bit-of-a-scale": ("int8-weights", flip_a_bit_of_a_scale(0)),
+}
+"""What moves the scores by less than any limit."""
 
 
 @pytest.fixture(scope="module")
@@ -145,10 +155,11 @@ def result(zoo_model: LoadedModel, tmp_path_factory: pytest.TempPathFactory) -> 
     folder, exporter = tmp_path_factory.mktemp("packages"), Exporter(zoo_model)
     intact: dict[str, Artifact] = {}
     artifacts: list[tuple[Artifact, Path]] = []
-    for name in {recipe: None for recipe, _ in CORRUPTED.values()}:
+    every = CORRUPTED | UNHEARD
+    for name in {recipe: None for recipe, _ in every.values()}:
         intact[name] = exporter.export(RECIPES[f"coreml_mlprogram/{name}"], folder)
         artifacts.append((intact[name], folder / intact[name].path))
-    for name, (recipe, corrupt) in CORRUPTED.items():
+    for name, (recipe, corrupt) in every.items():
         package = folder / f"{name}.mlpackage"
         shutil.copytree(folder / intact[recipe].path, package)
         corrupt(package)
@@ -188,6 +199,68 @@ def test_a_corrupted_package_fails_on_the_scores_and_its_layer_is_named(
     assert against_compressed.first_diverging_layer == layer
 
 
+def test_weights_are_compared_whatever_they_do_to_the_scores(result: CheckResult) -> None:
+    for name in [*CORRUPTED, *UNHEARD]:
+        first = reports(result, f"{name}.mlpackage")[0].rungs[0]
+        assert first.name is RungName.CONTRACT
+        assert (first.verdict is Verdict.PASS) == (name == "epsilon"), first.reason
+        assert (name == "epsilon") or "recurrent.0: " in str(first.reason)
+    (last,) = UNHEARD
+    failed = [r.name for r in reports(result, f"{last}.mlpackage")[0].rungs if r.verdict == "FAIL"]
+    assert failed == [RungName.CONTRACT]
+
+
 def test_the_check_says_that_nothing_was_run_by_core_ml(result: CheckResult) -> None:
     told = [note for note in result.notes if "not run by Core ML" in note]
     assert len(told) == len(result.summaries)
+
+
+def export(model: LoadedModel, name: str, folder: Path) -> Exported:
+    exporter, recipe = Exporter(model), RECIPES[f"coreml_mlprogram/{name}"]
+    artifact = exporter.export(recipe, folder)
+    return folder / artifact.path, apply_rewrites(exporter.compressed(recipe), artifact.rewrites)
+
+
+@pytest.fixture(scope="module")
+def small(zoo_model: LoadedModel, tmp_path_factory: pytest.TempPathFactory) -> Exported:
+    return export(zoo_model, "int8-weights", tmp_path_factory.mktemp("int8"))
+
+
+def faults(package: Path, module: nn.Module) -> tuple[str, ...]:
+    return weight_faults(Evaluator(load_program(package)), module)
+
+
+@pytest.mark.parametrize("name", ["fp16", "palette-6", "int4-weights", "pruned-int8"])
+def test_what_a_recipe_stores_is_the_compressed_model(
+    name: str, zoo_model: LoadedModel, tmp_path: Path
+) -> None:
+    assert faults(*export(zoo_model, name, tmp_path)) == ()
+
+
+def test_every_bit_of_a_scale_counts(small: Exported, tmp_path: Path) -> None:
+    package, module = small
+    assert faults(package, module) == ()
+    changed = tmp_path / "changed.mlpackage"
+    shutil.copytree(package, changed)
+    scales = stored(changed, "lstm", "weight_hh.scale").reshape(-1).view(np.uint16)
+    for bit in range(16):
+        scales[7 * bit] ^= 1 << bit
+    (found,) = faults(changed, module)
+    assert found.startswith("recurrent.0: ")
+    rows = 16 * module.recurrent[0].hidden_size  # type: ignore[index, union-attr]
+    assert 0.8 * rows < int(found.split()[1]) <= rows
+    for bit in range(16):
+        scales[7 * bit] ^= 1 << bit
+    assert faults(changed, module) == ()
+
+
+def test_exchanged_weights_and_filters_are_named(zoo_model: LoadedModel, tmp_path: Path) -> None:
+    package, module = export(zoo_model, "fp32", tmp_path)
+    filters: Any = stored(package, "conv", "weight")
+    filters[[3, 4]] = filters[[4, 3]]
+    exchange_weights(package)
+    assert [each.split(":")[0] for each in faults(package, module)] == [
+        "frontend.conv1d.0",
+        "recurrent.0",
+        "recurrent.0",
+    ]

@@ -69,7 +69,7 @@ def test_mfccs_in_float32_stand_the_range_of_int16(
 def test_a_program_wholly_in_float16_is_refused_and_names_where_it_overflows(
     exporter: Exporter, loud: Recording, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def everything(recurrences: int) -> Callable[[Any], bool]:
+    def everything(module: Any, recipe: Any) -> Callable[[Any], bool]:
         return lambda operation: True
 
     monkeypatch.setattr(coreml_convert, "_behind", everything)
