@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from .common import JsonOption, print_json, print_table
+
+if TYPE_CHECKING:
+    from ..types import Promises
 
 
 def command(json: JsonOption = False) -> None:
@@ -15,6 +20,7 @@ def command(json: JsonOption = False) -> None:
     - `diarport recipes --json`
     """
     from ..backends.base import BACKENDS, RECIPES
+    from ..budget import promises_of
 
     len(BACKENDS)  # recipes are registered by their backends
     recipes = [RECIPES[key] for key in sorted(RECIPES)]
@@ -28,7 +34,14 @@ def command(json: JsonOption = False) -> None:
             "weights": recipe.weight_precision.value,
             "activations": recipe.activation_precision.value,
             "parity limits": recipe.tolerance.value,
+            "promised beside fp32": _promised(promises_of(recipe)),
         }
         for recipe in recipes
     ]
     print_table("Recipes", rows)
+
+
+def _promised(promises: Promises) -> str:
+    """Ratios at most, of size and of time."""
+    ratios = {"size": promises.size, "time": promises.time}
+    return ", ".join(f"{name} {ratio:g}" for name, ratio in ratios.items() if ratio is not None)
