@@ -122,8 +122,8 @@ class PipelineParameters(Value):
     tau_active: float = Field(default=0.5, ge=0, le=1)
     tau_inactive: float = Field(default=0.5, ge=0, le=1)
     rho_update_s: float = Field(default=1.0, ge=0)
-    new_s: float = Field(default=1.4, ge=0)
-    trusted_s: float = Field(default=1.25, gt=0)
+    new_s: float = Field(default=1.5, ge=0)
+    trusted_s: float = Field(default=1.5, gt=0)
     delta_new: float = Field(default=1.05, gt=0, le=2)
     gamma: float = Field(default=3.0, gt=0)
     beta: float = Field(default=10.0, gt=0)
@@ -404,6 +404,19 @@ class ParitySummary(Value):
     reason: str | None
 
 
+class PipelineContent(Value):
+    """What makes a bundle a pipeline: an embedding model's own bundle inside it, and parameters.
+
+    `embedding_path` is a bundle's directory, of that `embedding_content_sha256`; goldens of the
+    whole pipeline are in `goldens_path` (`runtime_checks.diarize.goldens`).
+    """
+
+    embedding_path: str
+    embedding_content_sha256: Sha256
+    goldens_path: str
+    parameters: PipelineParameters
+
+
 class BundleContent(Value):
     """All of a bundle that its hash covers."""
 
@@ -415,6 +428,7 @@ class BundleContent(Value):
     files: tuple[FileEntry, ...]
     parity: tuple[ParitySummary, ...]
     created_by: dict[str, str]
+    pipeline: PipelineContent | None = None
 
 
 class Bundle(Value):

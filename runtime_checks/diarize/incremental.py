@@ -14,6 +14,9 @@ from .stages import WindowSpeech
 NOBODY = -1
 DOUBT = 0.02
 """How much a slot counts whose voice cannot be told: just enough to leave others their speaker."""
+UNHEARD = 1.5
+"""Distance at which a slot is rather nobody's: farther than a known speaker who is free, so that
+little speech goes to the nearest, but not so far that another slot must give up its speaker."""
 FORBIDDEN = 1e3
 
 
@@ -50,7 +53,7 @@ class IncrementalClustering:
         costs = self._costs(distances, clean_s)
         known = self.num_speakers
         for row, column in zip(*linear_sum_assignment(costs), strict=True):
-            if costs[row, column] >= FORBIDDEN:
+            if column >= known + len(slots):
                 continue
             embedding = speech.embeddings[slots[row]]
             heard = clean_s[row] >= settings.rho_update_s
@@ -79,16 +82,20 @@ class IncrementalClustering:
         return distances
 
     def _costs(self, distances: Floats, clean_s: Floats) -> Floats:
-        """Of every slot for every speaker, and for a new one of its own: [slots, known + slots]."""
+        """Of every slot for every speaker, for a new one of its own, and for nobody:
+        [slots, known + slots + slots]."""
         settings = self._parameters
         count, known = distances.shape
         trust = np.minimum(1, clean_s / settings.trusted_s)
         told = clean_s >= settings.min_clean_s
         old = np.where(told[:, None], trust[:, None] * distances, DOUBT * settings.delta_new)
         new = np.full((count, count), FORBIDDEN)
-        # The first voice of all is somebody's, however short it is.
-        may_found = (clean_s >= settings.new_s) | (known == 0)
         if known < settings.max_speakers:
-            np.fill_diagonal(new, np.where(may_found, trust * settings.delta_new, FORBIDDEN))
-        costs: Floats = np.concatenate([old, new], axis=1)
+            founds = np.where(clean_s >= settings.new_s, trust * settings.delta_new, FORBIDDEN)
+            if known == 0:  # the first voice of all is somebody's, however short it is
+                founds[np.argmax(clean_s)] = 0.0
+            np.fill_diagonal(new, founds)
+        nobody = np.full((count, count), FORBIDDEN)
+        np.fill_diagonal(nobody, np.where(told, trust, DOUBT) * UNHEARD)
+        costs: Floats = np.concatenate([old, new, nobody], axis=1)
         return costs

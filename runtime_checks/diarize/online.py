@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from export.errors import RecipeError
 from export.types import PipelineParameters
 
 from ..parity.decisions import Bools
@@ -83,6 +84,18 @@ class DecidedFrames:
         return active
 
 
+def check_times(parameters: PipelineParameters, *, window_s: float) -> None:
+    """Raise `RecipeError` unless hop <= latency <= window: what is decided lies in a window."""
+    hop_s, latency_s = parameters.hop_s, parameters.latency_s
+    if not hop_s <= latency_s <= window_s:
+        raise RecipeError(
+            "latency",
+            found=f"{latency_s:g} s with a hop of {hop_s:g} s",
+            expected=f"from a hop to a window of {window_s:g} s",
+            todo="Choose another --latency-s or --hop-s.",
+        )
+
+
 class OnlineDiarizer:
     """Decides, after every hop, the hop that lies `latency_s` back (Coria et al. 2021, section 2).
 
@@ -92,6 +105,7 @@ class OnlineDiarizer:
 
     def __init__(self, stages: Stages, parameters: PipelineParameters) -> None:
         geometry = stages.spec.geometry
+        check_times(parameters, window_s=geometry.window_s)
         self._stages, self._parameters = stages, parameters
         self._rate = geometry.sample_rate_hz
         self._hop = round(parameters.hop_s * self._rate)
