@@ -17,6 +17,7 @@ from torch import nn
 from export.backends.base import BACKENDS, RECIPES, why_refused
 from export.calibration.draw import CalibrationSet
 from export.checkpoint import LoadedModel
+from export.errors import ExportError
 from export.ort_session import open_session
 from export.pipeline import Exporter
 from export.types import ModelSpec, Recipe
@@ -144,7 +145,11 @@ def our_subjects(
     """Every recipe of ours that there is for the model, by backend, fp32 first."""
     spec, whole = exporter.model.spec, dict[str, int]()
     for recipe in _recipes(exporter, backends):
-        artifact = exporter.export(recipe, folder)
+        try:
+            artifact = exporter.export(recipe, folder)
+        except ExportError as error:  # such as a model that was not trained for the recipe
+            sys.stderr.write(f"left out: {error}\n")
+            continue
         size = whole.setdefault(recipe.backend, artifact.size_bytes)
         path, backend = folder / artifact.path, recipe.backend
         runner = RUNNERS[backend].open(path, spec, threads=1, options=artifact.runtime_options)

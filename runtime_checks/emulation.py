@@ -80,6 +80,7 @@ def lowered(
     static: list[str] = []
     if calibration is not None and method is Method.STATIC:
         static = [name for name in convolutions(model) if name in names]
+    if calibration is not None and static:
         made, _ = calibrate(model, calibration.drawn, layers=static, observer=calibration.observer)
     else:
         made = copy.deepcopy(model)
