@@ -41,15 +41,15 @@ MANIFEST = "Manifest.json"
 FLOATS = (None, "half_behind")
 
 fp_recipes("coreml_mlprogram", fp16_compute=None)
-# Promised sizes beside fp32 are those of the smallest students, whose front-ends weigh most.
+# Promised sizes beside fp32 hold for the smallest students, whose front-ends weigh most.
 for _name, _precision, _size, _options in (
-    ("fp16", Precision.FP16, 0.75, {"compression": "half_behind"}),
-    ("int8-weights", Precision.INT8, 0.6, {}),
-    ("palette-8", Precision.PALETTE_8, 0.6, {}),
-    ("palette-6", Precision.PALETTE_6, 0.6, {}),
-    ("palette-4", Precision.PALETTE_4, 0.55, {"target": "iOS18"}),
-    ("int4-weights", Precision.INT4, 0.55, {"target": "iOS18"}),
-    ("pruned-int8", Precision.INT8, 0.6, {"target": "iOS18", "compression": "pruned-int8"}),
+    ("fp16", Precision.FP16, 0.7, {"compression": "half_behind"}),
+    ("int8-weights", Precision.INT8, 0.3, {}),
+    ("palette-8", Precision.PALETTE_8, 0.3, {}),
+    ("palette-6", Precision.PALETTE_6, 0.3, {}),
+    ("palette-4", Precision.PALETTE_4, 0.3, {"target": "iOS18"}),
+    ("int4-weights", Precision.INT4, 0.3, {"target": "iOS18"}),
+    ("pruned-int8", Precision.INT8, 0.3, {"target": "iOS18", "compression": "pruned-int8"}),
 ):
     register_recipe(
         Recipe(
