@@ -61,11 +61,11 @@ def in_float32(recurrences: int) -> tuple[str, ...]:
 def first_in_float32(model: nn.Module, *, small: bool = False) -> int:
     """How many of a network's recurrent layers are computed in float32 when the rest is not.
 
-    With small weights all of several: what they lose already leaves no room for more, and only
-    scales take more bytes.
+    The first half, and with small weights all but the last: what these lose already leaves little
+    room for more, and only scales take more bytes.
     """
     layers = sum(isinstance(module, nn.RNNBase) for module in model.modules())
-    return layers if small and layers > 1 else layers // 2
+    return max(layers - 1, 0) if small else layers // 2
 
 
 def _round(weight: Tensor, *, name: str) -> Tensor:

@@ -41,7 +41,7 @@ MATRIX_LAYERS = (nn.Linear, nn.Conv1d, nn.RNNBase)
 # What makes filters of a front-end's settings, so that there is something to round.
 STORED_FORM = ("sincnet_filterbank", "wav_norm_affine", "mfcc_dft")
 
-SENSITIVE = ("frontend.conv1d.0", "frontend.conv1d.1", "linear.", "frontend.conv1d.2")
+SENSITIVE = ("frontend.conv1d.", "linear.")
 """Layers in the order of what a byte more for each value gains, as measured (docs/coreml.md)."""
 
 SIZE = 0.28
@@ -109,8 +109,9 @@ def affordable(model: nn.Module, *, skip: Collection[str] = ()) -> frozenset[str
     full = 4 * sum(tensor.numel() for name, tensor in tensors if "bias_hh_" not in name)
     wide = in_float32(first_in_float32(model, small=True))
     scales = sum(len(w) * (4 if f"{n}.".startswith(wide) else 2) for n, _, w in weights)
+    biases = 2 * sum(t.numel() for n, t in tensors if "bias_ih_" in n and not n.startswith(wide))
     small = [*(weight for _, _, weight in weights), *transforms(model)]
-    used = full - 3 * sum(weight.numel() for weight in small) + scales
+    used = full - 3 * sum(weight.numel() for weight in small) + scales - biases
     spare = SIZE * (full + PROGRAM_BYTES[0]) - (used + PROGRAM_BYTES[1])
     chosen = []
     for kind in SENSITIVE:

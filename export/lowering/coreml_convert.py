@@ -115,8 +115,7 @@ def _shortest(spec: ModelSpec) -> int:
 
 def _behind(module: nn.Module, recipe: Recipe) -> Callable[[Any], bool]:
     """Whether an operation is computed in float16: it is the first recurrent one that is, or behind
-    it; where all are float32, it is behind the last."""
-    layers = sum(isinstance(part, nn.RNNBase) for part in module.modules())
+    it."""
     wide = first_in_float32(module, small=recipe.weight_precision is not Precision.FP16)
 
     def selects(operation: Any) -> bool:
@@ -128,8 +127,6 @@ def _behind(module: nn.Module, recipe: Recipe) -> Callable[[Any], bool]:
                     if var.op is not None and var.op not in seen:
                         seen.add(var.op)
                         pending.append(var.op)
-        before = len([op for op in seen if op.op_type == RECURRENT])
-        is_last = 0 < before == wide == layers and operation.op_type != RECURRENT
-        return before > wide or is_last
+        return len([op for op in seen if op.op_type == RECURRENT]) > wide
 
     return selects
