@@ -27,6 +27,7 @@ from .errors import BackendUnavailableError, RecipeError
 from .lowering.calibrate_convolutions import calibrate
 from .lowering.static_convolutions import convolutions
 from .models.base import MODELS
+from .models.embedding import settle
 from .models.streaming import STREAMING, StreamingNet, streaming_spec
 from .rewrites.base import apply_rewrites
 from .types import Artifact, Recipe, Role
@@ -52,7 +53,11 @@ class Exporter:
     @cached_property
     def canonical(self) -> nn.Module:
         """The float model in canonical form."""
-        return MODELS[self.model.spec.architecture].canonical(self.model.module)
+        architecture = MODELS[self.model.spec.architecture]
+        canonical = architecture.canonical(self.model.module)
+        if self.model.spec.role is Role.EMBEDDING:
+            settle(canonical, architecture.example_inputs(self.model.spec))
+        return canonical
 
     def compressed(self, recipe: Recipe) -> nn.Module:
         """The canonical model after the recipe's compression, before any backend's rewrites."""

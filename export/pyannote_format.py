@@ -26,6 +26,7 @@ from .pyannote_import import pyannote_audio
 
 PIPELINE_FOLDER = "segmentation"  # where a whole pipeline keeps its segmentation model
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+EMBEDDINGS = ("XVectorSincNet", "WeSpeakerResNet34")
 TRAINING_ONLY = ("loss_func", "validation_")  # weights of a loss are of no use outside training
 
 
@@ -55,7 +56,11 @@ def read_pyannote(path: Path) -> PyannoteCheckpoint:
     return PyannoteCheckpoint(
         class_name,
         {key: value for key, value in hparams.items() if key != "task"}
-        | {"specifications": _plain_specifications(path, specifications)},
+        | (
+            {}  # what an embedding model was trained to tell apart says nothing of what it gives
+            if class_name in EMBEDDINGS
+            else {"specifications": _plain_specifications(path, specifications)}
+        ),
         {key: value for key, value in state.items() if not key.startswith(TRAINING_ONLY)},
     )
 

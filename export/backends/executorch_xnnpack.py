@@ -63,6 +63,7 @@ class ExecuTorchXnnpack:
         "polyphase_convolution",
         "mfcc_dft",
         "fbank_dft",
+        "batch_norm_affine",
         "mfcc_4d",
         "recurrent_scan",
     )

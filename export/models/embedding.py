@@ -26,50 +26,110 @@ SEGMENTATION_FRAMES = {
 """The frames of PyanNet and of all students, and how many speakers they tell apart."""
 
 
-def nearest_indices(num_weights: int, num_frames: int) -> list[int]:
-    """For each of a network's frames the weight that counts, as `F.interpolate` chooses it."""
-    return [index * num_weights // num_frames for index in range(num_frames)]
+class Alignment(nn.Module):
+    """Weights on the frames of a segmentation network, brought to the network's own frames.
+
+    Which weights count for a frame depends on the two numbers of frames alone. `settle` makes that
+    a constant of the module, since exporters make instructions of a tensor that is made on the way.
+    """
+
+    settled: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("settled", torch.zeros(0, dtype=torch.int64), persistent=False)
+        self.settled_for: tuple[int, int] | None = None
+
+    def indices(self, num_weights: int, num_frames: int) -> list[int]:
+        """Places of the weights that count, frame after frame."""
+        raise NotImplementedError
+
+    def taken(self, weights: Tensor, num_frames: int) -> Tensor:
+        """[batch, speakers, frames] -> [batch, speakers, indices]."""
+        sizes = (int(weights.shape[2]), int(num_frames))
+        known = self.settled_for == sizes
+        chosen = self.settled if known else torch.tensor(self.indices(*sizes))
+        return torch.index_select(weights, 2, chosen)
 
 
-class NearestWeights(nn.Module):
-    """Weights on as many frames as the network has: pyannote's interpolation.
+def settle(net: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+    """Make the indices of every `Alignment` in a network constants, for inputs of these shapes."""
+    sizes: dict[Alignment, tuple[int, int]] = {}
+
+    def note(module: nn.Module, given: tuple[Any, ...]) -> None:
+        assert isinstance(module, Alignment)  # noqa: S101 - hooked below
+        sizes[module] = (int(given[0].shape[2]), int(given[1]))
+
+    found = [module for module in net.modules() if isinstance(module, Alignment)]
+    hooks = [module.register_forward_pre_hook(note) for module in found]
+    dtype = next(net.parameters()).dtype
+    try:
+        with torch.inference_mode():
+            net(*(tensor.to(dtype) for tensor in inputs))
+    finally:
+        for hook in hooks:
+            hook.remove()
+    for module, pair in sizes.items():
+        module.settled, module.settled_for = torch.tensor(module.indices(*pair)), pair
+
+
+class NearestWeights(Alignment):
+    """The nearest weight of every frame, as pyannote's interpolation chooses it.
 
     [batch, speakers, frames] -> [batch, speakers, num_frames].
     """
 
+    def indices(self, num_weights: int, num_frames: int) -> list[int]:
+        """As `F.interpolate` with "nearest"."""
+        return [index * num_weights // num_frames for index in range(num_frames)]
+
     def forward(self, weights: Tensor, num_frames: int) -> Tensor:
-        """The nearest weight of every frame."""
-        indices = nearest_indices(int(weights.shape[2]), int(num_frames))
-        return weights[:, :, torch.tensor(indices, device=weights.device)]
+        """The weights."""
+        return self.taken(weights, num_frames)
 
 
-class AveragedWeights(nn.Module):
+class AveragedWeights(Alignment):
     """Weights on frames of another length: the mean of a few over each of them.
 
     Frame `i` of the network is centred on sample `centre_samples + i * step_samples`, in windows of
-    all lengths. Beyond the window's ends its first and last weights are repeated.
+    all lengths. `weights_step` and `weights_field` are step and receptive field of the weights'
+    frames, in samples. Beyond the window's ends its first and last weights are repeated.
     """
 
-    def __init__(self, *, step_samples: int, centre_samples: int, points: int = 4) -> None:
+    def __init__(
+        self,
+        *,
+        step_samples: int,
+        centre_samples: int,
+        weights_step: int,
+        weights_field: int,
+        points: int = 4,
+    ) -> None:
         super().__init__()
         self.step_samples, self.centre_samples = step_samples, centre_samples
+        self.weights_step, self.weights_field = weights_step, weights_field
         self.points = points
 
-    def forward(self, weights: Tensor, num_frames: int, geometry: tuple[int, int]) -> Tensor:
-        """[batch, speakers, frames] -> [batch, speakers, num_frames].
-
-        `geometry` is step and receptive field of the weights' frames, in samples.
-        """
-        step, field = geometry
-        batch, speakers, given = (int(size) for size in weights.shape)
+    def indices(self, num_weights: int, num_frames: int) -> list[int]:
+        """The weights nearest to a few points, evenly over each frame."""
         places = [
-            self.centre_samples + (index - 0.5 + (point + 0.5) / self.points) * self.step_samples
+            self.centre_samples
+            + (index - 0.5 + (point + 0.5) / self.points) * self.step_samples
+            - self.weights_field / 2
             for index in range(num_frames)
             for point in range(self.points)
         ]
-        nearest = [min(max(round((place - field / 2) / step), 0), given - 1) for place in places]
-        taken = weights[:, :, torch.tensor(nearest, device=weights.device)]
-        return taken.reshape(batch, speakers, num_frames, self.points).mean(3)
+        last = num_weights - 1
+        return [min(max(round(place / self.weights_step), 0), last) for place in places]
+
+    def forward(self, weights: Tensor, num_frames: int) -> Tensor:
+        """[batch, speakers, frames] -> [batch, speakers, num_frames]."""
+        batch, speakers, _ = weights.shape
+        taken = self.taken(weights, num_frames)
+        # A mean over both last of four dimensions is what XNNPACK takes.
+        taken = taken.reshape(batch, speakers * num_frames, 1, self.points)
+        averaged = taken.mean((2, 3), keepdim=True)
+        return averaged.reshape(batch, speakers, num_frames)
 
 
 class EmbeddingArchitecture:

@@ -14,14 +14,14 @@ from torch import Tensor, nn
 class Fbank(nn.Module):
     """[batch, 1, samples] -> mel energies [batch, frames, bands], all of them at least zero.
 
-    `window` [frame samples] and `mel` [bands, fft_samples / 2 + 1] are constants that no state
-    dict holds; frames are padded with zeros at their end to `fft_samples`. `pad_samples` zeros go
-    before and after the waveform; frames that would reach beyond are left out. As in Kaldi,
+    `window` [frame samples], kept in float64, and `mel` [bands, fft_samples / 2 + 1] are constants
+    that no state dict holds; frames are padded with zeros at their end to `fft_samples`.
+    `pad_samples` zeros go before and after the waveform; frames that would reach beyond are left
+    out. As in Kaldi,
     `remove_mean` takes each frame's own mean away, and then `pre_emphasis` times the sample before
     (the first one: times itself).
     """
 
-    window: Tensor
     mel: Tensor
 
     def __init__(
@@ -39,20 +39,26 @@ class Fbank(nn.Module):
         self.fft_samples, self.hop_samples = fft_samples, hop_samples
         self.pad_samples, self.remove_mean = pad_samples, remove_mean
         self.pre_emphasis = pre_emphasis
-        self.register_buffer("window", window, persistent=False)
+        self.window_values = tuple(window.double().tolist())
         self.register_buffer("mel", mel, persistent=False)
 
     def num_frames(self, samples: int) -> int:
         """Frames of a waveform of so many samples."""
-        return (samples + 2 * self.pad_samples - self.window.numel()) // self.hop_samples + 1
+        return (samples + 2 * self.pad_samples - len(self.window_values)) // self.hop_samples + 1
 
     def forward(self, waveform: Tensor) -> Tensor:
         """Energies of all frames."""
-        return F.linear(self.power(self.shaped(self.frames(waveform))), self.mel)
+        frames = self.frames(waveform)
+        window = self.window(frames.dtype).to(frames.device)
+        return F.linear(self.power(self.shaped(frames, window)), self.mel)
+
+    def window(self, dtype: torch.dtype) -> Tensor:
+        """The window, rounded once."""
+        return torch.tensor(self.window_values, dtype=dtype)
 
     def frames(self, waveform: Tensor) -> Tensor:
         """[batch, 1, samples] -> [batch, frames, frame samples], rows of one hop side by side."""
-        size, hop = self.window.numel(), self.hop_samples
+        size, hop = len(self.window_values), self.hop_samples
         pieces = -(-size // hop)
         # The last row may reach beyond the last frame; what it finds there is cut off again.
         padded = F.pad(waveform, (self.pad_samples, self.pad_samples + pieces * hop - size))
@@ -62,14 +68,16 @@ class Fbank(nn.Module):
         last = size - (pieces - 1) * hop
         return torch.cat([*parts[:-1], parts[-1][:, :, :last]], dim=2)
 
-    def shaped(self, frames: Tensor) -> Tensor:
+    def shaped(self, frames: Tensor, window: Tensor) -> Tensor:
         """Frames without their mean, emphasised and windowed."""
         if self.remove_mean:
-            frames = frames - frames.mean(2, keepdim=True)
+            batch, count, size = frames.shape
+            mean = frames.reshape(batch, count, 1, size).mean((2, 3), keepdim=True)
+            frames = frames - mean.reshape(batch, count, 1)
         if self.pre_emphasis:
             before = torch.cat([frames[:, :, :1], frames[:, :, :-1]], dim=2)
             frames = frames - self.pre_emphasis * before
-        return frames * self.window
+        return frames * window
 
     def power(self, frames: Tensor) -> Tensor:
         """[batch, frames, frame samples] -> [batch, frames, bins]."""

@@ -92,7 +92,7 @@ class Ge2eEncoder(nn.Module):
             size // 2 + 1, 0.0, rate / 2, mel_bands, rate, norm="slaney", mel_scale="slaney"
         )
         self.frontend = Fbank(
-            window=torch.hann_window(size),
+            window=torch.hann_window(size, dtype=torch.float64),
             mel=filters.t().contiguous(),
             fft_samples=size,
             hop_samples=rate * step_ms // 1000,

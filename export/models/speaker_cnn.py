@@ -58,7 +58,8 @@ class LogMel(nn.Module):
 
     def compressed(self, energies: Tensor) -> Tensor:
         """[batch, frames, bands] -> [batch, 1, bands, frames]."""
-        x = energies.transpose(1, 2).unsqueeze(1)
+        batch, frames, bands = energies.shape
+        x = energies.transpose(1, 2).reshape(batch, 1, bands, frames)
         mean = x.mean((2, 3), keepdim=True) + FLOOR
         return torch.log(x / mean + RANGE)
 
@@ -117,10 +118,11 @@ class WeightedStatistics(nn.Module):
 
     def forward(self, x: Tensor, weights: Tensor) -> Tensor:
         """Of a speaker without weight: zeros, and the smallest deviation."""
-        total = weights.sum(2, keepdim=True)
+        batch, speakers, count = weights.shape
+        share = weights.reshape(batch, speakers, 1, count).mean((2, 3), keepdim=True)
+        shares = weights / (share.reshape(batch, speakers, 1) * count + EPSILON)
         frames = x.transpose(1, 2)
-        mean = weights @ frames / (total + EPSILON)
-        square = weights @ (frames * frames) / (total + EPSILON)
+        mean, square = torch.bmm(shares, frames), torch.bmm(shares, frames * frames)
         deviation = torch.sqrt(F.relu(square - mean * mean) + SMALLEST_VARIANCE)
         return torch.cat([mean, deviation], dim=2)
 
@@ -167,7 +169,10 @@ class SpeakerCnn(nn.Module):
             left = -(-left // stride[0])
         self.collapse = nn.Conv2d(inputs, inputs, (left, 1), groups=inputs)
         self.align = AveragedWeights(
-            step_samples=rate * POOLED_MS // 1000, centre_samples=rate * FRAME_MS // 2000
+            step_samples=rate * POOLED_MS // 1000,
+            centre_samples=rate * FRAME_MS // 2000,
+            weights_step=int(self.frames["frame_step_samples"]),
+            weights_field=int(self.frames["receptive_field_samples"]),
         )
         self.statistics = WeightedStatistics()
         self.linear = nn.Linear(2 * inputs, dimension)
@@ -176,13 +181,12 @@ class SpeakerCnn(nn.Module):
     def forward(self, waveform: Tensor, weights: Tensor) -> Tensor:
         """[batch, 1, samples] and [batch, speakers, frames] -> [batch, speakers, dimension]."""
         x = self.trunk(self.frontend(waveform))
-        frames = self.frames
-        geometry = (int(frames["frame_step_samples"]), int(frames["receptive_field_samples"]))
-        return self.pooled(x, self.align(weights, int(x.shape[2]), geometry))
+        return self.pooled(x, self.align(weights, int(x.shape[2])))
 
     def trunk(self, features: Tensor) -> Tensor:
         """[batch, 1, bands, frames] -> [batch, channels, frames of 80 ms]."""
-        return F.relu(self.collapse(self.stages(self.stem(features)))).squeeze(2)
+        x = F.relu(self.collapse(self.stages(self.stem(features))))
+        return x.reshape(x.shape[0], x.shape[1], x.shape[3])
 
     def pooled(self, x: Tensor, weights: Tensor) -> Tensor:
         """Embeddings from the trunk's frames and weights on them."""
@@ -196,7 +200,7 @@ def _fbank(bands: int, rate: int) -> Fbank:
         size // 2 + 1, 20.0, rate / 2, bands, rate, norm=None, mel_scale="htk"
     )
     return Fbank(
-        window=torch.hann_window(size),
+        window=torch.hann_window(size, dtype=torch.float64),
         mel=filters.t().contiguous(),
         fft_samples=size,
         hop_samples=rate * STEP_MS // 1000,

@@ -46,6 +46,7 @@ class FbankProducts(nn.Module):
         second = _angles(columns, columns, self.columns)
         cos, sin = second.cos(), second.sin()
         constants = {
+            "window": fbank.window(torch.float64),
             "first": torch.cat([first.cos(), -first.sin()]),
             "turn_cos": turn.cos(),
             "turn_sin": turn.sin(),
@@ -65,7 +66,7 @@ class FbankProducts(nn.Module):
 
     def forward(self, waveform: Tensor) -> Tensor:
         """Energies of all frames."""
-        frames = self.fbank.shaped(self.fbank.frames(waveform))
+        frames = self.fbank.shaped(self.fbank.frames(waveform), self.window)
         missing = self.fbank.fft_samples - frames.shape[2]
         frames = F.pad(frames, (0, missing)) if missing else frames
         batch, count, _ = frames.shape

@@ -51,12 +51,12 @@ def centre_hz(samples: Samples) -> float:
 
 def test_formants_move_and_the_pitch_stays() -> None:
     vowel = tone(120.0)
-    assert np.abs(move_formants(vowel, 1.0) - vowel).max() < 1e-6
-    higher = move_formants(vowel, 1.15)
+    assert np.abs(move_formants(vowel, (1.0, 1.0, 1.0), sample_rate_hz=RATE) - vowel).max() < 1e-6
+    higher = move_formants(vowel, (1.15, 1.15, 1.15), sample_rate_hz=RATE)
     assert centre_hz(higher) / centre_hz(vowel) == pytest.approx(1.15, abs=0.06)
     strongest = [np.abs(np.fft.rfft(each))[230:250].argmax() for each in (vowel, higher)]
     assert strongest[0] == strongest[1]  # the second harmonic, 240 Hz
-    slower = speak(vowel, Voice(percent=125))
+    slower = speak(vowel, Voice(percent=125), sample_rate_hz=RATE)
     assert len(slower) == len(vowel) * 5 // 4
     assert centre_hz(slower) / centre_hz(vowel) == pytest.approx(0.8, abs=0.02)
 

@@ -32,7 +32,7 @@ from .voices import draw_voice, speak
 Samples = NDArray[np.float32]
 
 # Count up when the same seed gives other utterances: what was cached for the old ones is then left.
-VERSION = 1
+VERSION = 3
 SHARD = 256
 BATCH = 16
 LONGEST_S, SHORTEST_S = 6.0, 1.5
@@ -74,7 +74,9 @@ class Voices:
         utterance = utterances[int(rng.integers(len(utterances)))]
         longest = int(LONGEST_S * self.sample_rate_hz)
         start = int(rng.integers(max(len(utterance) - longest, 0) + 1))
-        clean = speak(utterance[start : start + longest], draw_voice(rng))[:longest]
+        clean = speak(
+            utterance[start : start + longest], draw_voice(rng), sample_rate_hz=self.sample_rate_hz
+        )[:longest]
         clean = clean * np.float32(LEVEL / (np.sqrt(np.mean(clean**2)) + 1e-6))
         heard = clean
         if rng.random() < ROOM_SHARE:

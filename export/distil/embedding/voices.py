@@ -15,8 +15,10 @@ from scipy.signal import resample_poly
 
 Samples = NDArray[np.float32]
 
-SPEED_PERCENT = (80, 126)
-FORMANTS = (0.86, 1.16)
+SPEED_PERCENT = (75, 136)
+FORMANTS = (0.84, 1.2)
+FORMANT_KNOTS_HZ = (500.0, 1500.0, 3500.0)
+FORMANT_SPREAD = 0.06
 UNCHANGED_SHARE = 0.1
 
 FRAME, HOP = 512, 128
@@ -27,10 +29,11 @@ MOST_GAIN = 2.3  # natural logarithm: 20 dB
 
 @dataclass(frozen=True)
 class Voice:
-    """Played in `percent` of the time; formants moved up by the factor `formants`."""
+    """Played in `percent` of the time; formants moved up by the factors `formants` at
+    `FORMANT_KNOTS_HZ`: throats and mouths differ in more than their length."""
 
     percent: int = 100
-    formants: float = 1.0
+    formants: tuple[float, ...] = (1.0, 1.0, 1.0)
 
 
 def draw_voice(rng: np.random.Generator) -> Voice:
@@ -38,19 +41,23 @@ def draw_voice(rng: np.random.Generator) -> Voice:
     if rng.random() < UNCHANGED_SHARE:
         return Voice()
     low, high = np.log(FORMANTS)
-    return Voice(int(rng.integers(*SPEED_PERCENT)), float(np.exp(rng.uniform(low, high))))
+    factors = np.exp(rng.uniform(low, high) + rng.normal(0, FORMANT_SPREAD, len(FORMANT_KNOTS_HZ)))
+    return Voice(int(rng.integers(*SPEED_PERCENT)), tuple(float(factor) for factor in factors))
 
 
-def speak(samples: Samples, voice: Voice) -> Samples:
+def speak(samples: Samples, voice: Voice, *, sample_rate_hz: int) -> Samples:
     """The utterance in another voice, float32 [samples * percent / 100]."""
     out = samples
     if voice.percent != 100:
         out = resample_poly(out, voice.percent, 100).astype(np.float32)
-    return out if voice.formants == 1 else move_formants(out, voice.formants)
+    if voice == Voice(voice.percent):
+        return out
+    return move_formants(out, voice.formants, sample_rate_hz=sample_rate_hz)
 
 
-def move_formants(samples: Samples, factor: float) -> Samples:
-    """Spectral envelopes stretched by a factor along the frequencies; pitch and time stay."""
+def move_formants(samples: Samples, factors: tuple[float, ...], *, sample_rate_hz: int) -> Samples:
+    """Spectral envelopes stretched along the frequencies by factors at `FORMANT_KNOTS_HZ`; pitch
+    and time stay."""
     window = np.sqrt(np.hanning(FRAME + 1)[:-1])
     count = -(-len(samples) // HOP) + FRAME // HOP
     padded = np.zeros((count - 1) * HOP + FRAME)
@@ -59,6 +66,7 @@ def move_formants(samples: Samples, factor: float) -> Samples:
     spectra = np.fft.rfft(frames)
     envelope = _log_envelopes(np.log(np.abs(spectra) + 1e-5))
     bins = np.arange(envelope.shape[1])
+    factor = np.interp(bins * sample_rate_hz / FRAME, FORMANT_KNOTS_HZ, factors)
     places = np.minimum(bins / factor, bins[-1])
     below = np.minimum(places.astype(int), bins[-1] - 1)
     share = places - below
