@@ -41,7 +41,7 @@ MATRIX_LAYERS = (nn.Linear, nn.Conv1d, nn.RNNBase)
 # What makes filters of a front-end's settings, so that there is something to round.
 STORED_FORM = ("sincnet_filterbank", "wav_norm_affine", "mfcc_dft")
 
-SENSITIVE = ("frontend.conv1d.", "linear.")
+SENSITIVE = ("frontend.conv1d.0", "frontend.conv1d.1", "linear.", "frontend.conv1d.2")
 """Layers in the order of what a byte more for each value gains, as measured (docs/coreml.md)."""
 
 SIZE = 0.28
