@@ -34,7 +34,7 @@ from .calibrating import (
     write_calibration,
 )
 from .guarding import fp32_partners
-from .inputs import load_audio
+from .inputs import load_audio, load_trials
 from .texts import portable_name, write_texts
 
 if TYPE_CHECKING:
@@ -68,6 +68,7 @@ class BuildRequest:
     runs: int
     lengths_s: tuple[float, ...] = ()
     streaming: bool = False
+    trials: Path | None = None
     skip: tuple[str, ...] = ()
     calibration: CalibrationRequest = field(default_factory=CalibrationRequest)
 
@@ -193,6 +194,7 @@ def _check(
         compressed=exporter.compressed,
         recordings=recordings,
         rttm=rttm,
+        trials=load_trials(request.trials, exporter.model.spec),
         uem=request.uem,
         hop_s=request.hop_s,
         der_settings=request.der_settings,

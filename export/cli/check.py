@@ -18,6 +18,7 @@ from .common import (
     QuietOption,
     RttmOption,
     SkipOverlapOption,
+    TrialsOption,
     UemOption,
     print_json,
     progress_bar,
@@ -36,6 +37,7 @@ def command(
     audio: AudioOption = None,
     rttm: RttmOption = None,
     uem: UemOption = None,
+    trials: TrialsOption = None,
     backend: BackendOption = None,
     recipe: BundleRecipeOption = None,
     hop_s: HopOption = None,
@@ -72,7 +74,7 @@ def command(
     from ..pipeline import Exporter
     from .building import parity_record
     from .bundles import chosen_artifacts, model_of_bundle
-    from .inputs import load_audio
+    from .inputs import load_audio, load_trials
     from .presenting import artifact_rows, exit_code, parse_limits, show_result
 
     read = verify_bundle(bundle)
@@ -89,6 +91,7 @@ def command(
             compressed=Exporter(loaded).compressed,
             recordings=recordings,
             rttm=rttm,
+            trials=load_trials(trials, read.content.spec),
             uem=uem,
             hop_s=hop_s,
             der_settings=DerSettings(collar_s=collar_s, skip_overlap=skip_overlap),

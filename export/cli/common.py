@@ -48,6 +48,13 @@ WindowOption = Annotated[
 UemOption = Annotated[
     Path | None, typer.Option(help="Regions of the audio that the RTTM covers, as UEM.")
 ]
+TrialsOption = Annotated[
+    Path | None,
+    typer.Option(
+        help="Folder of one subfolder a speaker, to compare the equal-error rate of an embedding "
+        "model on."
+    ),
+]
 HopOption = Annotated[
     float | None,
     typer.Option("--hop-s", min=0.01, help="Step of windows in seconds. Default: half a window."),
