@@ -168,6 +168,10 @@ def verify_bundle(path: Path) -> Bundle:
         elif (found := hash_path(file)) != expected:
             wrong.append(f"{name}: hash {found[:12]}, expected {expected[:12]}")
     wrong += [f"{name}: not in the manifest" for name in _unlisted(path, set(listed))]
+    if content.pipeline is not None and (path / content.pipeline.embedding_path).is_dir():
+        inner = verify_bundle(path / content.pipeline.embedding_path)
+        if inner.content_sha256 != content.pipeline.embedding_content_sha256:
+            wrong.append(f"{content.pipeline.embedding_path}: not the embedding it was built with")
     wrong += _calibrated_otherwise(path, content)
     if wrong:
         raise BundleError(

@@ -127,7 +127,7 @@ class PipelineParameters(Value):
     delta_new: float = Field(default=1.05, gt=0, le=2)
     gamma: float = Field(default=3.0, gt=0)
     beta: float = Field(default=10.0, gt=0)
-    min_clean_s: float = Field(default=0.35, ge=0)
+    min_clean_s: float = Field(default=0.33, ge=0)
     min_active_s: float = Field(default=0.06, ge=0)
     max_speakers: int = Field(default=20, gt=0)
     embedding_mean: tuple[float, ...] = ()

@@ -69,6 +69,16 @@ def command(
             help="Carry the recurrence's states from window to window, as inputs and outputs.",
         ),
     ] = False,
+    embedding: Annotated[
+        str | None,
+        typer.Option(help="Carry a whole pipeline: build this embedding model into the bundle."),
+    ] = None,
+    parameters: Annotated[
+        Path | None,
+        typer.Option(
+            help="Parameters of the pipeline, as JSON. Default: the embedding model's own."
+        ),
+    ] = None,
     allow: Annotated[
         list[str] | None,
         typer.Option(
@@ -132,6 +142,8 @@ def command(
         lengths_s=tuple(length_s or ()),
         streaming=streaming,
         skip=tuple(skip or ()),
+        embedding=embedding,
+        parameters=parameters,
         calibration=CalibrationRequest(
             audio=tuple(calibration_audio or ()),
             observer=calibration_observer,
@@ -146,7 +158,7 @@ def command(
             {
                 "bundle": str(result.folder),
                 "content_sha256": result.bundle.content_sha256,
-                "verdict": measured.verdict.value,
+                "verdict": result.verdict.value,
                 "artifacts": artifact_rows(artifacts, measured.checked, measured.latencies),
                 "left_out": list(result.left_out),
                 "parity": parity_record(measured.checked).model_dump(mode="json"),
@@ -159,4 +171,4 @@ def command(
         for line in result.left_out:
             say(f"note: {line}", quiet=quiet)
         say(f"wrote {result.folder} (open {result.folder / 'report.html'})", quiet=quiet)
-    raise typer.Exit(exit_code(measured.verdict))
+    raise typer.Exit(exit_code(result.verdict))

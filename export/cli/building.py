@@ -35,6 +35,7 @@ from .calibrating import (
 )
 from .guarding import fp32_partners
 from .inputs import load_audio, load_trials
+from .pipelining import add_pipeline
 from .texts import portable_name, write_texts
 
 if TYPE_CHECKING:
@@ -70,6 +71,8 @@ class BuildRequest:
     streaming: bool = False
     trials: Path | None = None
     skip: tuple[str, ...] = ()
+    embedding: str | None = None
+    parameters: Path | None = None
     calibration: CalibrationRequest = field(default_factory=CalibrationRequest)
 
 
@@ -100,6 +103,7 @@ class BuildResult:
     bundle: Bundle
     measured: Measured
     left_out: tuple[str, ...]
+    verdict: Verdict
 
 
 def run_build(request: BuildRequest, progress: Progress) -> BuildResult:
@@ -143,25 +147,33 @@ def _build(request: BuildRequest, progress: Progress) -> BuildResult:
         goldens = make_goldens(model.module, model.spec, recordings)
         checked = _check(exporter, artifacts, folder, recordings, rttm, request, progress)
         measured = _measure(exporter, artifacts, checked, folder, recordings, request, progress)
+        pipeline = add_pipeline(request, folder, model, recordings, progress)
         content = BundleContent(
             spec=model.spec,
             model_source=portable_name(model),
             checkpoint_sha256=model.sha256,
             artifacts=artifacts,
             goldens=write_goldens(folder, goldens),
-            files=(*write_texts(folder, model), *write_calibration(exporter, folder)),
+            files=(
+                *write_texts(folder, model),
+                *write_calibration(exporter, folder),
+                *(pipeline.files if pipeline else ()),
+            ),
             parity=checked.summaries,
             created_by=created_by(),
+            pipeline=pipeline.content if pipeline else None,
         )
         left_out = tuple(f"{r.backend}/{r.name} was left out: {why}" for r, why in planned.left_out)
         said = calibration_notes(exporter, given=bool(request.calibration.audio))
         notes = (*said, *left_out, *_weights_left(artifacts))
         _write_evidence(folder, content, measured, notes=notes)
-        bundle = write_manifest(folder, content, evidence=EVIDENCE)
-        failed = measured.verdict is Verdict.FAIL
+        inner = [pipeline.content.embedding_path] if pipeline else []
+        bundle = write_manifest(folder, content, evidence=[*EVIDENCE, *inner])
+        verdict = Verdict.FAIL if pipeline and pipeline.failed else measured.verdict
+        failed = verdict is Verdict.FAIL
         target = out.with_name(f"{out.name}.failed") if failed else out
         writer.commit(target)
-    return BuildResult(target, bundle, measured, left_out)
+    return BuildResult(target, bundle, measured, left_out, verdict)
 
 
 def _export(

@@ -38,6 +38,16 @@ def command(
     rttm: RttmOption = None,
     uem: UemOption = None,
     trials: TrialsOption = None,
+    pipeline: Annotated[
+        bool,
+        typer.Option(
+            "--pipeline", help="Compare the whole pipeline with PyTorch's: DER, speakers, times."
+        ),
+    ] = False,
+    embedding: Annotated[
+        str | None,
+        typer.Option(help="With --pipeline: the model its embedding was built from."),
+    ] = None,
     backend: BackendOption = None,
     recipe: BundleRecipeOption = None,
     hop_s: HopOption = None,
@@ -62,7 +72,15 @@ def command(
     - `diarport check bundles/sinc-1bi`
 
     - `diarport check bundles/mine --model pytorch_model.bin --audio new/ --junit parity.xml`
+
+    - `diarport check bundles/mine --pipeline --audio calls/ --rttm calls.rttm`
     """
+    if pipeline:
+        _check_pipeline(
+            bundle, models=(model, embedding), audio=audio, rttm=rttm, uem=uem,
+            backends=backend or [], recipes=recipe or [],
+            settings=(collar_s, skip_overlap), as_json=json, quiet=quiet,
+        )  # fmt: skip
     from runtime_checks.check import check
     from runtime_checks.der import DerSettings
     from runtime_checks.report import junit as junit_xml
@@ -149,3 +167,37 @@ def _compared_at_build(bundle: Path) -> tuple[FloatComparison, ...]:
 
     file = bundle / GUARDS
     return GuardRecord.model_validate_json(file.read_text()).comparisons if file.is_file() else ()
+
+
+def _check_pipeline(
+    bundle: Path,
+    *,
+    models: tuple[str | None, str | None],
+    audio: list[Path] | None,
+    rttm: Path | None,
+    uem: Path | None,
+    backends: list[str],
+    recipes: list[str],
+    settings: tuple[float, bool],
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    from runtime_checks.der import DerSettings
+
+    from .checking_pipeline import check_pipeline, show_pipeline, verdict_of
+    from .presenting import exit_code
+
+    with progress_bar(quiet=quiet or as_json) as progress:
+        compared, goldens = check_pipeline(
+            bundle,
+            models=models,
+            audio=audio,
+            rttm=rttm,
+            uem=uem,
+            backends=backends,
+            recipes=recipes,
+            settings=DerSettings(collar_s=settings[0], skip_overlap=settings[1]),
+            progress=progress,
+        )
+    show_pipeline(compared, goldens, as_json=as_json, quiet=quiet)
+    raise typer.Exit(exit_code(verdict_of(compared, goldens)))

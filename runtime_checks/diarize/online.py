@@ -28,8 +28,8 @@ class Decision:
 
     `speaking` are turns cut to that interval, `ended` the whole turns that ended in it. `active`
     holds its frames [frames, max_speakers]. `assignment` is the speaker of each slot of the window
-    (-1: none). `heard_s` is how much was heard by then. The last decision of a recording has no
-    window of its own where the recording ends with a hop: its times are zero.
+    (-1: none). `heard_s` is how much was heard by then. The last decision of a recording, which
+    decides what is left at its end, has no window of its own: its times are zero.
     """
 
     index: int
@@ -111,7 +111,7 @@ class OnlineDiarizer:
         self._hop = round(parameters.hop_s * self._rate)
         self._latency = round(parameters.latency_s * self._rate)
         self._windows = RollingWindow(window_samples=geometry.window_samples, hop_samples=self._hop)
-        self._clustering = IncrementalClustering(parameters)
+        self.clustering = IncrementalClustering(parameters)
         self._frames = DecidedFrames(stages, parameters, speakers=parameters.max_speakers)
         self._turns = TurnBuilder(geometry)
         self._decided, self._heard, self._index = 0, 0, 0
@@ -119,15 +119,18 @@ class OnlineDiarizer:
     def push(self, samples: Samples) -> Iterator[Decision]:
         """What these samples (float32 [any number]) let decide: one decision a hop."""
         for hop in self._windows.push(samples):
-            speech = listen(hop, self._stages, self._parameters)
-            yield self._decide(speech, until=speech.end - self._latency + self._hop)
+            yield self.take(listen(hop, self._stages, self._parameters))
 
     def finish(self) -> Iterator[Decision]:
         """Decide the rest and end all turns; afterwards the diarizer is done."""
-        hop = next(self._windows.finish(), None)
-        speech = None if hop is None else listen(hop, self._stages, self._parameters)
-        if speech is not None or self._heard:
-            yield self._decide(speech, until=speech.end if speech else self._heard, last=True)
+        for hop in self._windows.finish():
+            yield self.take(listen(hop, self._stages, self._parameters))
+        if self._heard:
+            yield self._decide(None, until=self._heard, last=True)
+
+    def take(self, speech: WindowSpeech) -> Decision:
+        """Decide with the next window, of whoever listened to it."""
+        return self._decide(speech, until=speech.end - self._latency + self._hop)
 
     def open_turns(self) -> list[Turn]:
         """Turns that are decided up to now and go on."""
@@ -137,7 +140,7 @@ class OnlineDiarizer:
         begin = time.perf_counter()
         assignment: NDArray[np.int64] = np.zeros(0, np.int64)
         if speech is not None:
-            assignment = self._clustering.assign(speech)
+            assignment = self.clustering.assign(speech)
             self._frames.add(speech, assignment)
             self._heard = speech.end
         until = max(self._decided, until)

@@ -1,0 +1,191 @@
+"""`diarport diarize`, and bundles that carry a pipeline, as a user meets them."""
+
+from __future__ import annotations
+
+import io
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from export.bundle import verify_bundle
+from export.checkpoint import save_model
+from export.errors import BundleError
+from export.models.base import MODELS
+from export.pyannote_import import sample_recording
+from export.types import PipelineParameters
+from runtime_checks.diarize.goldens import read_pipeline_goldens
+from runtime_checks.rttm import read_rttm
+
+DIARPORT = [sys.executable, "-m", "export.cli.app"]
+
+
+def diarport(*arguments: str | Path, **options: Any) -> subprocess.CompletedProcess[bytes]:
+    command = [*DIARPORT, *(str(argument) for argument in arguments)]
+    return subprocess.run(command, capture_output=True, check=False, **options)
+
+
+@pytest.fixture(scope="module")
+def embedding(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small untrained encoder with parameters beside it: whose voice is whose it cannot tell."""
+    folder = tmp_path_factory.mktemp("models") / "tiny-voice"
+    torch.manual_seed(0)
+    architecture = MODELS["Ge2eEncoder"]
+    config = architecture.tiny_config() | {"frames": {"window_s": 5.0}}
+    module = architecture.build(config)
+    spec = architecture.spec(module, name="tiny-voice", licence="MIT", trained_on="nothing")
+    save_model(folder, module, spec, source="a test")
+    parameters = PipelineParameters(delta_new=0.05, latency_s=2.0)
+    (folder / "pipeline.json").write_text(parameters.to_json())
+    return folder
+
+
+@pytest.fixture(scope="module")
+def bundle(embedding: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("built") / "bundle"
+    ran = diarport(
+        "build", "--embedding", embedding, "-b", "onnx_ort", "--runs", "0", "--out", out, "-q"
+    )
+    assert ran.returncode == 0, ran.stderr.decode()
+    return out
+
+
+def test_a_bundle_carries_both_models_their_parameters_and_goldens(
+    bundle: Path, embedding: Path
+) -> None:
+    content = verify_bundle(bundle).content
+    assert content.pipeline is not None
+    inner = verify_bundle(bundle / content.pipeline.embedding_path)
+    assert inner.content.spec.name == "tiny-voice"
+    assert inner.content_sha256 == content.pipeline.embedding_content_sha256
+    assert content.pipeline.parameters.delta_new == 0.05
+    said, arrays = read_pipeline_goldens(bundle / content.pipeline.goldens_path)
+    assert arrays["scores"].shape == (60, 293, 3)
+    assert arrays["embeddings"].shape == (60, 3, 8)
+    assert len(said["online"]["assignments"]) == 60
+    assert said["whole_file"]["turns"]
+
+
+def test_an_embedding_that_is_another_is_noticed(bundle: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(bundle, copy)
+    golden = copy / "pipeline" / "scores.f32"
+    golden.write_bytes(golden.read_bytes()[:-4] + b"\0\0\0\1")
+    card = copy / "embedding" / "MODEL_CARD.md"
+    card.write_text(card.read_text() + "changed")
+    with pytest.raises(BundleError) as error:
+        verify_bundle(copy)
+    assert "pipeline/scores.f32: hash" in str(error.value) or "embedding" in str(error.value)
+
+
+def test_the_pipeline_decides_as_pytorch_does(bundle: Path, embedding: Path) -> None:
+    ran = diarport("check", bundle, "--pipeline", "--embedding", embedding, "--json")
+    assert ran.returncode == 0, ran.stderr.decode()
+    said = json.loads(ran.stdout)
+    assert said["verdict"] == "PASS"
+    assert [row["mode"] for row in said["der"]] == ["online", "whole file"]
+    assert all(row["between"] < 0.1 and row["limit"] == 0.1 for row in said["der"])
+    assert {row["part"] for row in said["latency"]} == {
+        "hop",
+        "segmentation",
+        "embedding",
+        "clustering",
+    }
+    assert set(said["goldens_differing"].values()) == {0.0}
+
+
+def test_a_file_whole(bundle: Path, tmp_path: Path) -> None:
+    audio, _ = sample_recording()
+    rttm, lines, picture = (tmp_path / f"out.{end}" for end in ("rttm", "jsonl", "svg"))
+    outputs: list[str | Path] = ["--rttm", rttm, "--json", lines, "--plot", picture]
+    ran = diarport("diarize", audio, "--bundle", bundle, "--speakers", "2", *outputs)
+    assert ran.returncode == 0, ran.stderr.decode()
+    assert ran.stdout == b""
+    turns = read_rttm(rttm)["sample"]
+    assert {turn.speaker for turn in turns} == {"speaker1", "speaker2"}
+    assert len(lines.read_text().splitlines()) == len(turns)
+    assert picture.read_text().count("<rect") == len(turns) + 1
+    assert b"2 speakers in 30.0 s of audio" in ran.stderr
+
+
+def test_a_pipe_online_says_what_the_file_says(bundle: Path, tmp_path: Path) -> None:
+    audio, _ = sample_recording()
+    lines = tmp_path / "hops.jsonl"
+    ask = ["--bundle", str(bundle), "--online", "--latency-s", "1", "--rttm", "-"]
+    filed = diarport("diarize", audio, *ask, "--json", lines)
+    piped = diarport("diarize", "-", *ask, input=audio.read_bytes())
+    assert filed.returncode == piped.returncode == 0, piped.stderr.decode()
+    assert filed.stdout.replace(b" sample ", b" stdin ") == piped.stdout
+    hops = [json.loads(line) for line in lines.read_text().splitlines()]
+    assert [hop["until_s"] for hop in hops[:4]] == [0.0, 0.5, 1.0, 1.5]
+    assert hops[-1]["until_s"] == 30.0
+    assert all(hop["segmentation_ms"] > 0 for hop in hops[:-1])
+
+
+def test_what_was_decided_before_a_pipe_broke_off_is_written(bundle: Path) -> None:
+    audio, _ = sample_recording()
+    samples, rate = soundfile.read(audio, dtype="float32")
+    samples[20 * rate] = np.nan
+    file = io.BytesIO()
+    soundfile.write(file, samples, rate, format="WAV", subtype="FLOAT")
+    ran = diarport("diarize", "-", "--bundle", bundle, "--online", input=file.getvalue())
+    assert ran.returncode == 2
+    assert b"NaN or infinite at 20.00 s" in ran.stderr
+    fields = [line.split() for line in ran.stdout.decode().splitlines()]
+    assert 18.5 < max(float(each[3]) + float(each[4]) for each in fields) <= 20.0
+
+
+@pytest.mark.parametrize("seconds", [0.3, 3.0])
+def test_silence_is_nobody(bundle: Path, tmp_path: Path, seconds: float) -> None:
+    soundfile.write(tmp_path / "silence.wav", np.zeros(round(16000 * seconds)), 16000)
+    ran = diarport("diarize", tmp_path / "silence.wav", "--bundle", bundle)
+    assert ran.returncode == 0, ran.stderr.decode()
+    assert ran.stdout == b""
+    assert b"0 speakers in" in ran.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["missing.wav"], "no such file"),
+        (["-"], "nothing; expected a WAV"),
+        (["-", "--online", "--speakers", "2"], "a number that is given, online"),
+        (["-", "--latency-s", "9"], "expected from a hop to a window of 5 s"),
+        (["-", "--plot", "picture.gif"], "a name that ends .svg"),
+        (["-", "--rttm", "nowhere/out.rttm"], "no such folder"),
+        (["-", "--recipe", "int7"], "no artifact of int7"),
+    ],
+)
+def test_what_cannot_be_is_said(
+    bundle: Path, tmp_path: Path, arguments: list[str], said: str
+) -> None:
+    ran = diarport("diarize", *arguments, "--bundle", bundle, input=b"", cwd=tmp_path)
+    assert ran.returncode == 2
+    assert said in ran.stderr.decode()
+
+
+def test_a_bundle_of_one_model_is_no_pipeline(bundle: Path) -> None:
+    ran = diarport("diarize", "-", "--bundle", bundle / "embedding", input=b"")
+    assert ran.returncode == 2
+    assert b"a bundle without an embedding model" in ran.stderr
+
+
+def test_two_models_without_a_bundle(embedding: Path, tmp_path: Path) -> None:
+    audio, _ = sample_recording()
+    environment = {"XDG_CACHE_HOME": str(tmp_path), "PATH": "/usr/bin"}
+    ask: list[str | Path] = ["diarize", audio, "--embedding", embedding, "--speakers", "1", "-q"]
+    first = diarport(*ask, env=environment)
+    kept = sorted(path.name for path in tmp_path.glob("diarport/*/*"))
+    second = diarport(*ask, env=environment)
+    assert first.returncode == 0, first.stderr.decode()
+    assert first.stdout == second.stdout
+    assert b"speaker1" in first.stdout
+    assert kept == ["artifact.json", "artifact.json", "embedding.fp32.onnx",
+                    "segmentation.fp32.onnx"]  # fmt: skip
