@@ -7,11 +7,9 @@ from __future__ import annotations
 
 from torch import nn
 
+from ..calibration.ranges import FLOAT_LAYERS
 from ..errors import RecipeError
 from ..types import Recipe
-
-FLOAT_LAYERS = "float_layers"
-"""Option of a recipe: layers that it leaves in float where a model has them."""
 
 KINDS = (nn.Conv1d, nn.Conv2d, nn.Linear, nn.RNNBase)
 FILTERBANK = ".filterbank"
