@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from .errors import CheckpointError, ExportError
 from .models.base import MODELS
+from .models.embedding import EmbeddingArchitecture
 from .models.ge2e import published_config
 from .pyannote_format import (
     HUB_ID,
@@ -25,7 +26,7 @@ from .pyannote_format import (
     read_pyannote,
 )
 from .pyannote_import import pyannote_audio
-from .types import ModelSpec
+from .types import ModelSpec, Role
 
 CHECKPOINT_FILE = "pytorch_model.bin"
 WEIGHTS_FILE = "model.safetensors"
@@ -54,9 +55,17 @@ def zoo_dir() -> Path:
     return Path(str(resources.files("export") / "zoo"))
 
 
-def zoo_names() -> list[str]:
-    """Names of the shipped models."""
-    return sorted(p.name for p in zoo_dir().iterdir() if (p / WEIGHTS_FILE).is_file())
+def zoo_names(role: Role | None = None) -> list[str]:
+    """Names of the shipped models, all or those of one role."""
+    names = sorted(p.name for p in zoo_dir().iterdir() if (p / WEIGHTS_FILE).is_file())
+    return names if role is None else [name for name in names if _zoo_role(name) is role]
+
+
+def _zoo_role(name: str) -> Role:
+    described = json.loads((zoo_dir() / name / CONFIG_FILE).read_text())
+    architecture = MODELS[described["architecture"]]
+    embeds = isinstance(architecture, EmbeddingArchitecture)
+    return Role.EMBEDDING if embeds else Role.SEGMENTATION
 
 
 def load_model(source: str | Path) -> LoadedModel:

@@ -13,7 +13,7 @@ from ..bundle import MANIFEST, verify_bundle
 from ..checkpoint import LoadedModel
 from ..errors import AudioError, BundleError, RecipeError
 from ..progress import Progress
-from ..types import DerScore, FrameGeometry, LatencyReport, ModelSpec, Verdict
+from ..types import DerScore, FrameGeometry, LatencyReport, ModelSpec, Role, Verdict
 from .inputs import audio_notes, load_audio
 from .subjects import load_for_timing
 
@@ -141,7 +141,7 @@ def find_contestants(request: ParetoRequest, progress: Progress) -> list[Contest
     from ..checkpoint import zoo_names
 
     folders: list[Path] = []
-    for source in request.sources or zoo_names():
+    for source in request.sources or zoo_names(Role.SEGMENTATION):
         folders += bundles_in(Path(source)) or [_built(source, request, progress)]
     found: list[Contestant] = []
     for folder in dict.fromkeys(folder.absolute() for folder in folders):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import CheckpointError, ExportError
 from ..progress import Progress
-from ..types import Artifact, ModelSpec
+from ..types import Artifact, ModelSpec, Role
 
 if TYPE_CHECKING:
     from ..checkpoint import LoadedModel
@@ -66,7 +66,7 @@ def find_subjects(
             todo="Name the model instead of the bundle.",
         )
     found = []
-    for source in dict.fromkeys(sources or zoo_names()):
+    for source in dict.fromkeys(sources or zoo_names(Role.SEGMENTATION)):
         if source in bundles:
             found.append(_bundle(Path(source), model=model, backends=backends, recipes=recipes))
             continue

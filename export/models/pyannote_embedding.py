@@ -44,7 +44,7 @@ def _sum(weights: Tensor) -> Tensor:
     """[batch, speakers, frames] -> [batch, speakers, 1], as a mean that XNNPACK takes."""
     batch, speakers, frames = weights.shape
     mean = weights.reshape(batch, speakers, 1, frames).mean((2, 3), keepdim=True)
-    return mean.reshape(batch, speakers, 1) * frames
+    return mean.reshape(batch, speakers, 1) * float(frames)
 
 
 class EmbeddingNet(nn.Module):

@@ -120,7 +120,7 @@ class WeightedStatistics(nn.Module):
         """Of a speaker without weight: zeros, and the smallest deviation."""
         batch, speakers, count = weights.shape
         share = weights.reshape(batch, speakers, 1, count).mean((2, 3), keepdim=True)
-        shares = weights / (share.reshape(batch, speakers, 1) * count + EPSILON)
+        shares = weights / (share.reshape(batch, speakers, 1) * float(count) + EPSILON)
         frames = x.transpose(1, 2)
         mean, square = torch.bmm(shares, frames), torch.bmm(shares, frames * frames)
         deviation = torch.sqrt(F.relu(square - mean * mean) + SMALLEST_VARIANCE)

@@ -12,6 +12,7 @@ The samples are real, so k1 up to R / 2 gives every bin or its mirror image, of 
 
 from __future__ import annotations
 
+import copy
 import math
 
 import torch
@@ -36,7 +37,8 @@ class FbankProducts(nn.Module):
 
     def __init__(self, fbank: Fbank) -> None:
         super().__init__()
-        self.fbank = fbank
+        self.fbank = copy.deepcopy(fbank)
+        del self.fbank.mel  # or the file would hold it beside the one in this order
         size = fbank.fft_samples
         self.columns, self.bins = size // ROWS, ROWS // 2 + 1
         dtype = fbank.mel.dtype
