@@ -64,17 +64,3 @@ class TurnBuilder:
         begin_s = self._geometry.frame_center_s(first) - half
         end_s = self._geometry.frame_center_s(end - 1) + half
         return Turn(begin_s, end_s, self._names[column])
-
-
-def join_turns(turns: list[Turn], *, gap_s: float, shortest_s: float) -> list[Turn]:
-    """Turns in order of time: a speaker's turns less than `gap_s` apart are one, and what is then
-    shorter than `shortest_s` is none."""
-    joined: list[Turn] = []
-    for turn in sorted(turns, key=lambda each: (each.speaker, each.start_s)):
-        last = joined[-1] if joined else None
-        if last and last.speaker == turn.speaker and turn.start_s - last.end_s < gap_s:
-            joined[-1] = Turn(last.start_s, max(last.end_s, turn.end_s), turn.speaker)
-        else:
-            joined.append(turn)
-    kept = [turn for turn in joined if turn.end_s - turn.start_s >= shortest_s]
-    return sorted(kept, key=lambda each: (each.start_s, each.speaker))
