@@ -19,13 +19,7 @@ from torch import nn
 from .backends.base import BACKENDS, Backend, select_recipes, why_refused
 from .bundle import hash_path, size_of
 from .calibration.draw import sample_set
-from .calibration.ranges import (
-    Calibration,
-    Ranges,
-    calibrated_recipe,
-    is_calibrated,
-    recipe_for_window,
-)
+from .calibration.ranges import Calibration, Ranges, calibrated_recipe, is_calibrated
 from .checkpoint import LoadedModel
 from .compress.base import compress_for, method_of
 from .compress.layers import layers_in_float
@@ -88,7 +82,6 @@ class Exporter:
         module = apply_rewrites(self.compressed(recipe), backend.rewrites)
         spec = self.model.spec
         if is_calibrated(recipe):
-            recipe = recipe_for_window(recipe, spec.geometry.window_s)
             recipe = calibrated_recipe(recipe, self.calibration)
             in_float = layers_in_float(recipe, self.canonical)
             module, self.ranges[path.name] = calibrate(

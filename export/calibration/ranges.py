@@ -15,10 +15,7 @@ CALIBRATED = "calibrated"
 """Option of a recipe: its activations have ranges that are found on audio before it is exported."""
 
 FLOAT_LAYERS = "float_layers"
-"""Option of a recipe: layers that it leaves in float where a model has them."""
-
-LONG_WINDOWS = "long_windows"
-"""Option of a recipe: `from_s`, and layers that it leaves in float too in windows from there on."""
+"""Option of a recipe: layers that it does not compute on integers, where a model has them."""
 
 
 @dataclass(frozen=True)
@@ -32,16 +29,6 @@ class Calibration:
 def is_calibrated(recipe: Recipe) -> bool:
     """Whether a recipe needs calibration."""
     return bool(recipe.options.get(CALIBRATED, False))
-
-
-def recipe_for_window(recipe: Recipe, window_s: float) -> Recipe:
-    """The recipe with the layers that windows of a length leave in float."""
-    long = recipe.options.get(LONG_WINDOWS)
-    if not isinstance(long, dict) or window_s < float(str(long["from_s"])):
-        return recipe
-    both = [recipe.options.get(FLOAT_LAYERS, []), long[FLOAT_LAYERS]]
-    names = [name for names in both if isinstance(names, list) for name in names]
-    return recipe.model_copy(update={"options": {**recipe.options, FLOAT_LAYERS: names}})
 
 
 def calibrated_recipe(recipe: Recipe, calibration: Calibration) -> Recipe:

@@ -15,7 +15,7 @@ from torch import nn
 from ..errors import RecipeError
 from ..registry import Registry
 from ..types import Precision, Recipe
-from .layers import layers_in_float
+from .layers import skipped_layers
 
 METHODS: Mapping[Precision, str | None] = {
     Precision.FP32: None,
@@ -49,7 +49,7 @@ def compress_for(recipe: Recipe, model: nn.Module) -> nn.Module:
 
     Raises `RecipeError` when the recipe names a method, or a layer to skip, that does not exist.
     """
-    name, skip = method_of(recipe), layers_in_float(recipe, model)
+    name, skip = method_of(recipe), skipped_layers(recipe, model)
     if name is None:
         return model
     if name not in COMPRESSIONS:

@@ -33,13 +33,21 @@ def stays_float(layer: str, recipe: Recipe) -> bool:
 
 
 def layers_in_float(recipe: Recipe, model: nn.Module) -> frozenset[str]:
-    """The layers that a recipe leaves in float: those it skips, and its own `float_layers`.
+    """The layers that a recipe leaves in float: those it skips, and its own `float_layers`, which
+    may be stored smaller for all that. Raises `RecipeError` as `skipped_layers` does."""
+    layers = compressible_layers(model)
+    own = {layer for name in _own(recipe) for layer in _below(name, layers)}
+    return skipped_layers(recipe, model) | own
+
+
+def skipped_layers(recipe: Recipe, model: nn.Module) -> frozenset[str]:
+    """The layers that a recipe does not touch.
 
     A name stands for all layers below it (`frontend` for all convolutions). Raises `RecipeError`
     on a skipped name that the model does not have.
     """
     layers = compressible_layers(model)
-    chosen = {layer for name in _own(recipe) for layer in _below(name, layers)}
+    chosen: set[str] = set()
     for name in recipe.skip:
         found = _below(name, layers)
         if not found:

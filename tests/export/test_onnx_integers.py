@@ -92,7 +92,7 @@ def test_products_and_convolutions_are_computed_on_integers(
     assert (dynamic["Conv"], dynamic["ConvInteger"]) == (3, 0)
     static = as_loaded(folder / artifacts["int8-static"].path, tmp_path)
     assert (static["DynamicQuantizeLSTM"], static["DynamicQuantizeMatMul"]) == (1, 2)
-    assert (static["QLinearConv"], static["Conv"], static["ConvInteger"]) == (2, 1, 0)
+    assert (static["QLinearConv"], static["Conv"], static["ConvInteger"]) == (1, 2, 0)
 
 
 def test_files_are_as_small_as_their_integers(artifacts: dict[str, Artifact]) -> None:
@@ -115,7 +115,7 @@ def test_speech_gives_the_same_decisions(
     mine = scores(folder / artifacts[name].path, model, spoken)
     clear = np.abs(exact - 0.5) > 0.02
     assert ((mine > 0.5) != (exact > 0.5))[clear].mean() < 0.01
-    assert np.abs(mine - exact).mean() < (0.005 if name == "int8-dynamic" else 0.015)
+    assert np.abs(mine - exact).mean() < 0.005
 
 
 def test_the_file_holds_the_integers_of_the_compressed_model(
@@ -224,11 +224,11 @@ def test_zero_is_a_step_of_every_grid(span: tuple[float, float]) -> None:
 
 
 def test_skipped_layers_stay_in_float(exporter: Exporter, tmp_path: Path) -> None:
-    skipped = STATIC.model_copy(update={"skip": ("frontend.conv1d.1", "recurrent")})
+    skipped = STATIC.model_copy(update={"skip": ("frontend", "recurrent")})
     artifact = exporter.export(skipped, tmp_path)
     operators = artifact.graph_stats.operators
     assert (operators["LSTM"], operators.get("DynamicQuantizeLSTM", 0)) == (1, 0)
-    assert as_loaded(tmp_path / artifact.path, tmp_path)["QLinearConv"] == 1
+    assert as_loaded(tmp_path / artifact.path, tmp_path)["QLinearConv"] == 0
     compressed = dict(exporter.compressed(skipped).named_parameters())
     for name, weight in exporter.canonical.named_parameters():
         rounded = name.startswith(("linear", "classifier")) and weight.ndim == 2
@@ -273,14 +273,5 @@ def test_windows_of_any_length(
 def test_ranges_are_kept_by_artifact(exporter: Exporter, artifacts: dict[str, Artifact]) -> None:
     path = artifacts["int8-static"].path
     assert artifacts["int8-static"].recipe.calibration_sha256 == exporter.calibration.drawn.sha256
-    assert set(exporter.ranges[path].layers) == set(CONVOLUTIONS)
+    assert set(exporter.ranges[path].layers) == {CONVOLUTIONS[1]}
     assert artifacts["int8-dynamic"].recipe.calibration_sha256 is None
-
-
-def test_long_windows_keep_the_sensitive_convolution_in_float(
-    zoo_model: LoadedModel, tmp_path: Path
-) -> None:
-    exporter = Exporter(zoo_model)
-    artifact = exporter.export(STATIC, tmp_path)
-    assert set(exporter.ranges[artifact.path].layers) == {CONVOLUTIONS[1]}
-    assert artifact.recipe.options["float_layers"] == ["frontend.conv1d.0", "frontend.conv1d.1"]
