@@ -18,14 +18,13 @@ from export.types import (
 from ..guard_rails import broken_promises
 from ..results import Timeline
 from . import wording
+from .der_view import der_reasons, der_tables
 from .placement import placement_views
 from .recording import recording_views, script_data
 from .rendering import environment, replace_text, script_hash, source
 from .view import (
     AGAINST,
     artifact_views,
-    der_reasons,
-    der_tables,
     headline,
     latency_groups,
     overall,

@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from export.types import (
     Artifact,
     BundleContent,
-    DerComparison,
-    DerScore,
     LatencyReport,
     Metric,
     ParityReport,
@@ -18,7 +16,6 @@ from export.types import (
     Verdict,
 )
 
-from ..der import FEW_STRETCHES
 from ..timing.protocol import EAGER_BASELINE
 from ..timing.statistics import (
     Comparable,
@@ -108,38 +105,6 @@ class ArtifactView:
         rungs = [r for report in self.reports.values() for r in report.rungs if r.name is name]
         reasons = [r.reason for r in rungs if r.reason] if rungs else self.reasons
         return "; ".join(dict.fromkeys(reasons))
-
-
-@dataclass(frozen=True)
-class DerRow:
-    """One line of the DER table; `deltas` are comparisons of an artifact by what it is held
-    against."""
-
-    source: str
-    score: DerScore
-    deltas: dict[str, DerComparison]
-
-
-@dataclass(frozen=True)
-class DerTable:
-    """Scores that were computed on the same audio with the same settings."""
-
-    collar_s: float
-    skip_overlap: bool
-    reference_speech_s: float
-    num_windows: int
-    rows: tuple[DerRow, ...]
-
-    @property
-    def stretches(self) -> int | None:
-        """From how many stretches of audio the intervals of the differences are."""
-        compared = (each for row in self.rows for each in row.deltas.values())
-        return next((each.interval.stretches for each in compared if each.interval), None)
-
-    @property
-    def few(self) -> bool:
-        """Whether those are too few for a narrow interval."""
-        return self.stretches is not None and self.stretches < FEW_STRETCHES
 
 
 @dataclass(frozen=True)
@@ -247,43 +212,6 @@ def score_limits(reports: Sequence[ParityReport]) -> dict[str, float]:
                 if wanted and metric.limit is not None:
                     limits.setdefault(report.artifact_path, metric.limit)
     return limits
-
-
-def der_tables(reports: Sequence[ParityReport]) -> list[DerTable]:
-    """One table for every setting and audio; PyTorch first, then the artifacts."""
-    tables: dict[tuple[float, bool, float, int], dict[str, DerRow]] = {}
-    for report in reports:
-        if report.der is None:
-            continue
-        own, other = report.der.artifact, report.der.reference
-        rows = tables.setdefault(
-            (own.collar_s, own.skip_overlap, own.reference_speech_s, own.num_windows), {}
-        )
-        reference = f"PyTorch, {report.against}"
-        rows.setdefault(reference, DerRow(reference, other, {}))
-        row = rows.setdefault(report.artifact_path, DerRow(report.artifact_path, own, {}))
-        row.deltas[report.against] = report.der
-    return [
-        DerTable(
-            collar_s=collar_s,
-            skip_overlap=skip_overlap,
-            reference_speech_s=speech_s,
-            num_windows=num_windows,
-            rows=tuple(sorted(rows.values(), key=lambda row: bool(row.deltas))),
-        )
-        for (collar_s, skip_overlap, speech_s, num_windows), rows in tables.items()
-    ]
-
-
-def der_reasons(reports: Sequence[ParityReport]) -> list[str]:
-    """Why there is no DER, as its rungs tell it."""
-    reasons = [
-        rung.reason
-        for report in reports
-        for rung in report.rungs
-        if rung.name is RungName.DER and rung.verdict is Verdict.NOT_RUN and rung.reason
-    ]
-    return list(dict.fromkeys(reasons))
 
 
 def latency_groups(latencies: Sequence[LatencyReport]) -> list[LatencyGroup]:

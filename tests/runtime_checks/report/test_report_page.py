@@ -11,7 +11,8 @@ import pytest
 
 from export.types import BundleContent, DerInterval, Metric, ParityReport, Rung, Verdict
 from runtime_checks.report import markdown, render_html, write_html
-from runtime_checks.report.view import artifact_views, der_tables, headline, overall, score_limits
+from runtime_checks.report.der_view import der_tables
+from runtime_checks.report.view import artifact_views, headline, overall, score_limits
 
 
 def test_the_same_arguments_give_the_same_text(contents: dict[str, Any]) -> None:
