@@ -68,8 +68,9 @@ def _error_rates(
 
 def _cosine_distance(mine: Scores, truth: Floats) -> float:
     """Largest over the speakers; 1 where one of both embeddings has no direction."""
-    norms = np.linalg.norm(mine, axis=1) * np.linalg.norm(truth, axis=1)
-    products = np.sum(mine.astype(np.float64) * truth, axis=1)
+    given = mine.astype(np.float64)
+    norms = np.linalg.norm(given, axis=1) * np.linalg.norm(truth, axis=1)
+    products = np.sum(given * truth, axis=1)
     same = (np.abs(mine - truth).max(axis=1) == 0).astype(float)
     cosines = np.divide(products, norms, out=same, where=norms > 0)
     return float(np.clip(1 - cosines, 0, 2).max())
