@@ -13,6 +13,7 @@ from torch import nn
 
 from ..errors import RecipeError
 from ..models.base import MODELS, Selective
+from ..recipes import REFUSED
 from ..registry import Registry
 from ..types import GraphStats, ModelSpec, Precision, Recipe, RuntimeOption
 
@@ -137,6 +138,12 @@ def select_recipes(backends: list[str], recipes: list[str]) -> list[Recipe]:
     for name in recipes or ["fp32"]:
         matching = [r for b in chosen_backends if (r := RECIPES.get(f"{b}/{name}"))]
         missing = [b for b in backends if f"{b}/{name}" not in RECIPES]
+        if reasons := [REFUSED[key] for b in missing if (key := f"{b}/{name}") in REFUSED]:
+            raise RecipeError(
+                f"{missing[0]}/{name}",
+                found=f"refused ({reasons[0]})",
+                todo="`diarport recipes` lists what each backend makes, and refuses.",
+            )
         if name not in known or not matching or missing:
             raise RecipeError(
                 name,

@@ -33,6 +33,7 @@ from ..lowering.coreml_convert import convert, why_not_convertible
 from ..lowering.coreml_small import LEFT, store_small, store_transforms
 from ..lowering.coreml_stats import CONTROL_FLOW, program_stats
 from ..models.pyannet import SegmentationNet
+from ..recipes import refuse
 from ..types import GraphStats, ModelSpec, Precision, Recipe, RuntimeOption
 from .base import FORMS, fp_recipes, register_backend, register_recipe
 
@@ -60,6 +61,17 @@ for _name, _precision, _size, _options in (
             options={**_options, "promises": {"size": _size}},
         )
     )
+
+_FLOATS = "coremltools quantises activations by running Core ML, which takes a Mac"
+refuse(
+    "coreml_mlprogram",
+    {
+        "int8-dynamic": "Core ML computes in floats: int8-weights is stored as small",
+        "int8-static": _FLOATS,
+        "int8-qat": _FLOATS,
+        "w8a16": _FLOATS,
+    },
+)
 
 
 @register_backend("coreml_mlprogram")

@@ -26,6 +26,7 @@ from ..lowering.placement import fallbacks, program_stats
 from ..lowering.scan_delegate import delegate_recurrence
 from ..models.base import MODELS
 from ..quiet import quiet_tools
+from ..recipes import refuse
 from ..types import GraphStats, ModelSpec, Precision, Recipe, RuntimeOption
 from .base import fp_recipes, register_backend, register_recipe
 
@@ -45,6 +46,26 @@ register_recipe(
             "promises": {"size": 0.6, "time": 1.0},
         },
     )
+)
+
+_FEW_BITS = "XNNPACK's weights are int8, or int4 in blocks that ExecuTorch's LSTM loop cannot hold"
+refuse(
+    "executorch_xnnpack",
+    {
+        "fp16": "XNNPACK computes what is stored in float16 in float16: 1.9 times as long as "
+        "float32 for a linear layer where the processor has no float16 products",
+        "int8-weights": "XNNPACK's delegate takes int8 weights only with quantised inputs, which "
+        "is int8-dynamic: outside of it they have no kernel",
+        "int8-static": "not lowered yet: an int8 convolution takes 0.37 of its time, of a "
+        "front-end that is half of int8-dynamic's",
+        "int8-qat": "not lowered yet, as int8-static",
+        "w8a16": "XNNPACK has no 16-bit integer activations",
+        "palette-8": "XNNPACK has no tables of weights",
+        "palette-6": "XNNPACK has no tables of weights",
+        "palette-4": "XNNPACK has no tables of weights",
+        "int4-weights": _FEW_BITS,
+        "pruned-int8": "XNNPACK stores zeros as any other value: nothing would be smaller",
+    },
 )
 
 

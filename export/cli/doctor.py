@@ -24,6 +24,7 @@ def command(json: JsonOption = False) -> None:
     from ..backends.base import BACKENDS, RECIPES
     from ..checkpoint import zoo_names
     from ..pyannote_import import pyannote_audio
+    from ..recipes import REFUSED
 
     backends = [_backend(name) for name in BACKENDS]
     pyannote_audio()  # raises with its reason where it cannot be imported
@@ -36,6 +37,7 @@ def command(json: JsonOption = False) -> None:
         "pyannote.audio": version("pyannote.audio"),
         "models": zoo_names(),
         "recipes": sorted(RECIPES),
+        "refused recipes": [f"{key} ({why})" for key, why in sorted(REFUSED.items())],
     }
     if json:
         print_json({"machine": machine, "backends": backends})

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def command(json: JsonOption = False) -> None:
-    """List the recipes of every backend.
+    """List the recipes of every backend, what they are, and what backends refuse and why.
 
     Examples:
 
@@ -21,6 +21,7 @@ def command(json: JsonOption = False) -> None:
     """
     from ..backends.base import BACKENDS, RECIPES
     from ..budget import promises_of
+    from ..recipes import DESCRIPTIONS, REFUSED
 
     len(BACKENDS)  # recipes are registered by their backends
     recipes = [RECIPES[key] for key in sorted(RECIPES)]
@@ -39,6 +40,12 @@ def command(json: JsonOption = False) -> None:
         for recipe in recipes
     ]
     print_table("Recipes", rows)
+    print_table("What they are", [{"recipe": n, "is": what} for n, what in DESCRIPTIONS.items()])
+    refused = [key.partition("/") for key in sorted(REFUSED)]
+    print_table(
+        "Refused",
+        [{"backend": b, "recipe": n, "why": REFUSED[f"{b}/{n}"]} for b, _, n in refused],
+    )
 
 
 def _promised(promises: Promises) -> str:

@@ -6,14 +6,20 @@ it loads the file: storing small costs no time.
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 if TYPE_CHECKING:
     import onnx
 
 SMALLEST_FP16_TENSOR = 256  # elements; below this a cast node costs more than it saves
+SMALLEST_INT8_TENSOR = 512
+ROUNDING = 3e-7  # of a float32 that was an integer times a scale
+
+Floats = NDArray[np.float32]
 
 
 def store_as_fp16(model: onnx.ModelProto) -> None:
@@ -40,6 +46,60 @@ def store_as_fp16(model: onnx.ModelProto) -> None:
         )
     for node in reversed(casts):
         model.graph.node.insert(0, node)
+
+
+def store_as_int8(model: onnx.ModelProto) -> None:
+    """Matrices that lie on a grid of int8 with a scale a row, stored so, and made floats in the
+    graph by a cast and a product."""
+    from onnx import TensorProto, helper, numpy_helper
+
+    nodes, scales = [], []
+    for tensor in model.graph.initializer:
+        values = numpy_helper.to_array(tensor)
+        if tensor.data_type != TensorProto.FLOAT or values.ndim < 2:
+            continue
+        found = _grid(values) if values.size >= SMALLEST_INT8_TENSOR else None
+        if found is None:
+            continue
+        name, (integers, steps) = tensor.name, found
+        tensor.CopyFrom(numpy_helper.from_array(integers, f"{name}.int8"))
+        scales.append(numpy_helper.from_array(steps, f"{name}.scales"))
+        floats = f"{name}.floats"
+        nodes += [
+            helper.make_node(
+                "Cast", [f"{name}.int8"], [floats], name=f"{name}.cast", to=TensorProto.FLOAT
+            ),
+            helper.make_node("Mul", [floats, f"{name}.scales"], [name], name=f"{name}.scale"),
+        ]
+    model.graph.initializer.extend(scales)
+    for node in reversed(nodes):
+        model.graph.node.insert(0, node)
+
+
+def _grid(values: Floats) -> tuple[NDArray[np.int8], Floats] | None:
+    """Integers and scales whose product is the values, with a scale for each row: what lies along
+    the last axis, behind the first, or (of a transposed matrix) along the first."""
+    axes = range(values.ndim)
+    for along in ((values.ndim - 1,), tuple(axes[1:]), tuple(axes[:-1])):
+        largest = np.abs(values).max(axis=along, keepdims=True)
+        scales = np.where(largest > 0, largest / 127, 1).astype(np.float32)
+        integers = np.round(values / scales)
+        if np.abs(integers * scales - values).max() <= ROUNDING * np.abs(values).max():
+            return integers.astype(np.int8), scales
+    return None
+
+
+def stored_counts(model: onnx.ModelProto) -> dict[str, int]:
+    """Values of the matrices that are stored in less than float32, by type."""
+    from onnx import TensorProto
+
+    names = {TensorProto.INT8: "int8", TensorProto.FLOAT16: "float16"}
+    counts: Counter[str] = Counter()
+    for tensor in model.graph.initializer:
+        size = int(np.prod(tensor.dims))
+        if tensor.data_type in names and len(tensor.dims) > 1 and size >= SMALLEST_INT8_TENSOR:
+            counts[names[tensor.data_type]] += size
+    return dict(sorted(counts.items()))
 
 
 def store_once(model: onnx.ModelProto) -> list[onnx.TensorProto]:

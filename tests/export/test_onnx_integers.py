@@ -275,3 +275,23 @@ def test_ranges_are_kept_by_artifact(exporter: Exporter, artifacts: dict[str, Ar
     assert artifacts["int8-static"].recipe.calibration_sha256 == exporter.calibration.drawn.sha256
     assert set(exporter.ranges[path].layers) == {CONVOLUTIONS[1]}
     assert artifacts["int8-dynamic"].recipe.calibration_sha256 is None
+
+
+def test_int8_weights_are_stored_small_and_computed_as_floats(
+    exporter: Exporter,
+    artifacts: dict[str, Artifact],
+    model: LoadedModel,
+    spoken: NDArray[np.float32],
+    tmp_path: Path,
+) -> None:
+    recipe = RECIPES["onnx_ort/int8-weights"]
+    artifact = exporter.export(recipe, tmp_path)
+    assert artifact.size_bytes < 0.33 * artifacts["fp32"].size_bytes
+    loaded = as_loaded(tmp_path / artifact.path, tmp_path)
+    assert (loaded["Conv"], loaded["LSTM"], loaded["Cast"], loaded["Mul"]) == (3, 1, 0, 0)
+    mine = scores(tmp_path / artifact.path, model, spoken)
+    compressed = exporter.compressed(recipe).double()
+    with torch.inference_mode():
+        expected = compressed(torch.from_numpy(spoken[:, None]).double()).numpy()
+    compressed.float()
+    np.testing.assert_allclose(mine, expected, rtol=0, atol=1e-4)
