@@ -76,11 +76,10 @@ def command(
 
     Examples:
 
-    - `diarport distill-embedding --teacher ge2e/ --speakers librispeech/ --hold-out 1998
-      --hold-out 2033 --out students/cnn4`
+    - `diarport distill-embedding --teacher ge2e/ --speakers librispeech/ --out students/cnn4`
 
-    - `diarport distill-embedding -t ge2e/ -s resnet10 --speakers librispeech/ --audio ami/train
-      --rttm ami/train.rttm --steps 2000 --precision bf16-mixed --out students/resnet10`
+    - `diarport distill-embedding -t ge2e/ -s resnet10 --speakers librispeech/ --hold-out 1998
+      --hold-out 2033 --audio ami/train --rttm ami/train.rttm --out students/resnet10`
     """
     from .distill import progress_lines
     from .distilling_embedding import EmbeddingRequest, run_distill_embedding
