@@ -14,6 +14,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from .calibration.trained import TrainedGrids, read_grids
 from .errors import CheckpointError, ExportError
 from .models.base import MODELS
 from .models.embedding import EmbeddingArchitecture
@@ -39,7 +40,8 @@ CARD_FILE = "MODEL_CARD.md"
 class LoadedModel:
     """A model in evaluation mode with its contract and provenance.
 
-    `source` is what the user named; `sha256` is that of the weights file.
+    `source` is what the user named; `sha256` is that of the weights file. `grids` are those of a
+    model that was trained to be quantised.
     """
 
     module: nn.Module
@@ -48,6 +50,7 @@ class LoadedModel:
     sha256: str
     card: str
     licence_text: str
+    grids: TrainedGrids | None = None
 
 
 def zoo_dir() -> Path:
@@ -182,7 +185,13 @@ def _load_folder(folder: Path, source: str, weights: Path | None = None) -> Load
         ) from error
     spec = architecture.spec(module, **described)
     return LoadedModel(
-        module, spec, source, _sha256(weights), _text(folder, CARD_FILE), _text(folder, "LICENSE")
+        module,
+        spec,
+        source,
+        _sha256(weights),
+        _text(folder, CARD_FILE),
+        _text(folder, "LICENSE"),
+        read_grids(folder),
     )
 
 

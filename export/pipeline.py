@@ -19,12 +19,19 @@ from torch import nn
 from .backends.base import BACKENDS, Backend, select_recipes, why_refused
 from .bundle import hash_path, size_of
 from .calibration.draw import sample_set
-from .calibration.ranges import Calibration, Ranges, calibrated_recipe, is_calibrated
+from .calibration.ranges import (
+    Calibration,
+    Ranges,
+    calibrated_recipe,
+    is_calibrated,
+)
+from .calibration.trained import GRIDS_FILE, is_trained
 from .checkpoint import LoadedModel
 from .compress.base import compress_for, method_of
 from .compress.layers import layers_in_float
 from .errors import BackendUnavailableError, RecipeError
 from .lowering.calibrate_convolutions import calibrate
+from .lowering.integer_convolutions import place_trained
 from .lowering.static_convolutions import convolutions
 from .models.base import MODELS
 from .models.embedding import settle
@@ -47,7 +54,7 @@ class Exporter:
     def __init__(self, model: LoadedModel, *, calibration: Calibration | None = None) -> None:
         self.model = model
         self._calibration = calibration
-        self._compressed: dict[tuple[str | None, frozenset[str]], nn.Module] = {}
+        self._compressed: dict[tuple[str | None, frozenset[str], str], nn.Module] = {}
         self.ranges: dict[str, Ranges] = {}
 
     @cached_property
@@ -60,11 +67,27 @@ class Exporter:
         return canonical
 
     def compressed(self, recipe: Recipe) -> nn.Module:
-        """The canonical model after the recipe's compression, before any backend's rewrites."""
-        key = (method_of(recipe), layers_in_float(recipe, self.canonical))
+        """The canonical model after the recipe's compression, before any backend's rewrites.
+
+        Of a recipe that the model was trained for, in the backend's form already, with everything
+        rounded that training has rounded.
+        """
+        trained = recipe.backend if is_trained(recipe) else ""
+        in_float = layers_in_float(recipe, self.canonical)
+        key = (method_of(recipe), in_float, trained)
         if key not in self._compressed:
-            self._compressed[key] = compress_for(recipe, self.canonical)
+            made = compress_for(recipe, self.canonical)
+            if trained:
+                made = self._as_trained(made, recipe, skip=in_float)
+            self._compressed[key] = made
         return self._compressed[key]
+
+    def _as_trained(self, module: nn.Module, recipe: Recipe, *, skip: frozenset[str]) -> nn.Module:
+        if reason := not_trained_for(self.model, recipe):
+            raise RecipeError(f"{recipe.backend}/{recipe.name}", found=reason)
+        assert self.model.grids is not None  # noqa: S101 - told just above
+        rewritten = apply_rewrites(module, BACKENDS[recipe.backend].rewrites)
+        return place_trained(rewritten, self.model.grids, skip=skip)
 
     @cached_property
     def calibration(self) -> Calibration:
@@ -104,6 +127,16 @@ class Exporter:
             graph_stats=stats,
             runtime_options=backend.runtime_options(),
         )
+
+
+def not_trained_for(model: LoadedModel, recipe: Recipe) -> str | None:
+    """Why a recipe that takes its ranges from training cannot have them of a model, or None."""
+    if not is_trained(recipe) or (model.grids and model.grids.recipe == recipe.name):
+        return None
+    return (
+        f"{model.spec.name} was not trained for it (no {GRIDS_FILE} in its folder): train it by "
+        f"diarport distill --qat {recipe.name} --start-from {Path(model.source).name}"
+    )
 
 
 def artifact_name(recipe: Recipe, backend: Backend, *, role: Role) -> str:
@@ -148,7 +181,7 @@ def plan(
             if by_name:
                 raise BackendUnavailableError(recipe.backend, found=reason)
             left_out.append((recipe, reason))
-        elif reason := why_refused(backend, model.spec, recipe):
+        elif reason := (why_refused(backend, model.spec, recipe) or not_trained_for(model, recipe)):
             if by_name:
                 raise RecipeError(f"{recipe.backend}/{recipe.name}", found=reason)
             left_out.append((recipe, reason))

@@ -6,8 +6,9 @@ weights that float16 holds exactly are stored as such and cast to float32 in the
 runtime folds when it loads.
 
 Recipes with integers (`lowering/onnx_integers.py`): `int8-dynamic` multiplies in LSTM and linear
-layers on int8, `int8-static` in SincNet's last convolution too. The first convolution, norms,
-poolings and the sigmoid stay float32; what is left of convolutions is stored in float16.
+layers on int8, `int8-static` in SincNet's last convolution too, `int8-qat` in all of them, on
+what training has found (`lowering/integer_convolutions.py`). Norms, poolings and the sigmoid stay
+float32; what is left of convolutions is stored in float16.
 """
 
 from __future__ import annotations
@@ -23,8 +24,11 @@ import torch
 from torch import nn
 
 from ..calibration.ranges import CALIBRATED, FLOAT_LAYERS, is_calibrated
+from ..calibration.trained import TRAINED, is_trained
 from ..compress.layers import stays_float
 from ..errors import RecipeError
+from ..lowering.integer_convolutions import integer_convolutions
+from ..lowering.onnx_convolutions import with_plain_convolutions, write_convolutions
 from ..lowering.onnx_integers import quantise_convolutions, quantise_products
 from ..lowering.onnx_storage import store_as_fp16, store_as_int8, store_once, stored_counts
 from ..lowering.static_convolutions import (
@@ -77,6 +81,20 @@ register_recipe(
 )
 register_recipe(
     Recipe(
+        name="int8-qat",
+        backend="onnx_ort",
+        weight_precision=Precision.INT8,
+        activation_precision=Precision.INT8,
+        options={
+            "compression": "int8_matrices",
+            TRAINED: True,
+            "limits": {"decision_flips": 1.0, "delta_der": 0.5},
+            "promises": {"size": 0.6, "time": 1.0},
+        },
+    )
+)
+register_recipe(
+    Recipe(
         name="int8-weights",
         backend="onnx_ort",
         weight_precision=Precision.INT8,
@@ -87,7 +105,6 @@ register_recipe(
 refuse(
     "onnx_ort",
     {
-        "int8-qat": "not lowered yet",
         "w8a16": "ONNX Runtime's CPU kernels multiply 16-bit activations in float32, between two "
         "more nodes: 1.5 times as long as fp32",
         "palette-8": "ONNX has no tables of weights, but as Gather: int8-weights is as small",
@@ -120,8 +137,9 @@ class OnnxOrt:
         return None
 
     def refuses(self, spec: ModelSpec, recipe: Recipe) -> str | None:
-        """Calibration of a model that has no convolutions."""
-        if is_calibrated(recipe) and not has_convolutions(spec.architecture):
+        """Ranges for a model that has no convolutions."""
+        ranged = is_calibrated(recipe) or is_trained(recipe)
+        if ranged and not has_convolutions(spec.architecture):
             return "the model has no convolutions to calibrate: int8-dynamic is all of it"
         return None
 
@@ -132,7 +150,7 @@ class OnnxOrt:
 
         dynamic = bool(recipe.options.get("dynamic_length", False))
         integers = recipe.activation_precision is Precision.INT8
-        _trace(without_integers(module), spec, out, dynamic=dynamic)
+        _trace(with_plain_convolutions(without_integers(module)), spec, out, dynamic=dynamic)
         # A linear layer's product and sum apart, as integers take them.
         model = onnxslim.slim(
             onnx.load_model(str(out)), skip_fusion_patterns=["FusionGemm"] if integers else None
@@ -141,6 +159,7 @@ class OnnxOrt:
         if integers:
             model = quantise_convolutions(model, dict(static_convolutions(module)))
             model = quantise_products(model, _products(module, recipe))
+            write_convolutions(model, integer_convolutions(module))
         elif recipe.weight_precision is Precision.INT8:
             store_as_int8(model)
         if recipe.weight_precision in STORED_IN_HALVES:

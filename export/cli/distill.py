@@ -103,6 +103,16 @@ def command(
         float,
         typer.Option(min=0, max=1, help="Share of the recurrent features a step leaves out."),
     ] = 0.0,
+    start_from: Annotated[
+        str | None,
+        typer.Option(
+            help="Train this model on (zoo name, checkpoint, folder) instead of a new --student."
+        ),
+    ] = None,
+    qat: Annotated[
+        str | None,
+        typer.Option(help="Round in training what this recipe will round: int8-qat."),
+    ] = None,
     average_with: Annotated[
         Path | None,
         typer.Option(
@@ -173,6 +183,9 @@ def command(
     - `diarport distill -t pytorch_model.bin --audio meetings/ --accelerator gpu --devices 4
       --strategy ddp --precision bf16-mixed --out students/fast`
 
+    - `diarport distill -t pytorch_model.bin --start-from sinc-1bi --qat int8-qat --audio meetings/
+      --pool-windows 512 --steps 300 --learning-rate 2e-4 --out students/int8`
+
     - `diarport distill -t pytorch_model.bin --audio meetings/ --out students/mine --resume`
     """
     from .distilling import DistillRequest, Measured, run_distill
@@ -194,6 +207,7 @@ def command(
         "dropout": dropout,
         "onset": onset,
         "calibrate": calibrate,
+        "qat": qat,
         "simulated_share": simulated_share,
         "checkpoint_steps": checkpoint_steps,
         "seed": seed,
@@ -220,6 +234,7 @@ def command(
         threads=threads,
         resume=resume,
         average_with=average_with,
+        start_from=start_from,
         credits=credit or [],
         notes=note or [],
         licence_file=licence_file,

@@ -27,7 +27,8 @@ from ..distil.labels import Turns
 from ..distil.objective import Objective
 from ..distil.protocols import read_protocol
 from ..distil.record import Provenance, SplitFigures, TrainingRecord, command_line
-from ..distil.train import build_student, train
+from ..distil.start import build_student
+from ..distil.train import train
 from ..distil.trainer import Hardware
 from ..errors import AudioError, TrainingError
 from ..progress import Progress
@@ -67,6 +68,7 @@ class DistillRequest:
     credits: Sequence[str]
     notes: Sequence[str]
     licence_file: Path | None
+    start_from: str | None = None
 
 
 def run_distill(request: DistillRequest, progress: Progress) -> TrainingRecord | None:
@@ -83,7 +85,11 @@ def run_distill(request: DistillRequest, progress: Progress) -> TrainingRecord |
         request.credits, request.notes, read_licence(request.licence_file), command_line(sys.argv)
     )
     teacher = load_model(request.teacher)
-    build_student(config, teacher)
+    start = load_model(request.start_from) if request.start_from else None
+    if start is not None:
+        named = {"student": start.spec.name, "start_from": start.spec.name}
+        config = config.model_copy(update=named)
+    build_student(config, teacher, start=start)
     audio = _training_audio(request, teacher, progress)
     parts = [(m, _measured_audio(m, teacher)) for m in (request.validation, request.test)]
     audio = replace(audio, validation=parts[0][1])
@@ -100,12 +106,13 @@ def run_distill(request: DistillRequest, progress: Progress) -> TrainingRecord |
         progress=progress,
         hardware=hardware,
         average_with=other,
+        start=start,
     )
     if not trained.is_main:
         return None
     hop_s = config.validation_hop_s
     figures = [
-        measure(trained.module, teacher, recordings, part=part, hop_s=hop_s)
+        measure(trained.rounded or trained.module, teacher, recordings, part=part, hop_s=hop_s)
         for part, recordings in parts
         if recordings
     ]
@@ -118,6 +125,7 @@ def run_distill(request: DistillRequest, progress: Progress) -> TrainingRecord |
         figures=figures,
         provenance=provenance,
         averaged_with=averaged_with,
+        start=start,
     )
 
 
@@ -127,6 +135,12 @@ def _other(
     """The student to average with and its record, known to fit before the training starts."""
     if request.average_with is None:
         return None, None
+    if config.qat is not None:
+        raise TrainingError(
+            "--average-with",
+            found=f"--qat {config.qat}: the mean of two students has the ranges of neither",
+            todo="Average first, then train for the recipe: --start-from the average.",
+        )
     record = read_record(request.average_with)
     if (record.config.student, record.teacher_sha256) != (config.student, teacher.sha256):
         raise TrainingError(

@@ -26,7 +26,8 @@ from ..backends.base import select_recipes
 from ..checkpoint import LoadedModel, load_model
 from ..distil.config import DistilConfig, TrainingAudio
 from ..distil.data import audio_sha256, load_speakers, load_training_audio
-from ..distil.train import build_student, train
+from ..distil.start import build_student
+from ..distil.train import train
 from ..errors import (
     BackendUnavailableError,
     BudgetError,

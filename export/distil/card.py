@@ -91,16 +91,29 @@ def _averaged(record: TrainingRecord) -> str:
 
 def _start(config: DistilConfig) -> str:
     """What the student has of its teacher."""
+    if config.start_from is not None:
+        return f"All weights start from those of {config.start_from}.{_rounded(config)}"
     if config.student.startswith("mfcc"):
         return (
             "The linear layers and the classifier start from the teacher's where their shapes "
             "agree. The front-end has no parameters."
         )
     recurrent = "" if config.student.endswith(("-gru", "-rnn")) else "the first recurrent layer, "
-    front_end = " The front-end is the teacher's and stays as it is." if config.pool_windows else ""
+    kept = config.pool_windows and config.qat is None
+    front_end = " The front-end is the teacher's and stays as it is." if kept else ""
     return (
         f"SincNet, {recurrent}the first linear layer and the classifier start from the teacher's "
-        f"where their shapes agree.{front_end}"
+        f"where their shapes agree.{front_end}{_rounded(config)}"
+    )
+
+
+def _rounded(config: DistilConfig) -> str:
+    if config.qat is None:
+        return ""
+    return (
+        f" Weights and activations were rounded in training as the recipe {config.qat} rounds "
+        "them; their ranges are in `quantisation.json`, and the figures are those of the rounding "
+        "model."
     )
 
 

@@ -35,6 +35,9 @@ class DistilConfig(Value):
     teacher on the training recordings and the validation audio (`export.distil.calibrate`); else it
     is shifted so that a score of `onset` becomes 0.5.
     `precision` is one of Lightning's: "32-true", "bf16-mixed", "16-mixed".
+
+    With `qat` the student rounds in training what that recipe will round (`fake_quant`), and with
+    `start_from` it begins with all weights of the model of that name.
     """
 
     student: str = "sinc-1bi"
@@ -55,6 +58,8 @@ class DistilConfig(Value):
     label_share: float = Field(default=0.0, ge=0, le=1)
     dropout: float = Field(default=0.0, ge=0, lt=1)
     calibrate: bool = False
+    qat: str | None = None
+    start_from: str | None = None
     onset: float = Field(default=0.5, gt=0, lt=1)
     seed: int = Field(default=0, ge=0)
 

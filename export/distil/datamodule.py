@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any, cast
 
 import lightning.pytorch as pl
+import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
@@ -64,6 +65,11 @@ class WindowData(pl.LightningDataModule):
         if self._pool is not None:
             windows = PoolDraws(self._pool, seed=config.seed, first=first, count=count)
         return DataLoader(windows, batch_size=config.batch_size)
+
+    def first_windows(self, count: int) -> Tensor:
+        """Windows [count, 1, samples] that the sequence begins with."""
+        windows = self._windows(first=0, count=count)
+        return torch.stack([windows[index] for index in range(count)])
 
     def _windows(self, *, first: int, count: int) -> TrainingWindows:
         return TrainingWindows(

@@ -10,6 +10,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from ..bundle import hash_path
+from ..calibration.trained import GRIDS_FILE
 from ..checkpoint import (
     CARD_FILE,
     CHECKPOINT_FILE,
@@ -42,6 +43,7 @@ def write_student(
     figures: Sequence[SplitFigures],
     provenance: Provenance,
     averaged_with: TrainingRecord | None = None,
+    start: LoadedModel | None = None,
 ) -> TrainingRecord:
     """Write the model folder that `load_model` and pyannote.audio load.
 
@@ -49,7 +51,7 @@ def write_student(
     model, come last. Nothing in them names a path of this machine.
     """
     licence = licence_text(provenance.licence_text, teacher)
-    architecture, _ = student_design(config.student)
+    architecture = start.spec.architecture if start else student_design(config.student)[0]
     spec = MODELS[architecture].spec(
         trained.module,
         name=config.student,
@@ -64,6 +66,8 @@ def write_student(
         made = Path(name)
         save_model(made, trained.module, spec, source=f"distilled from {teacher.spec.name}")
         save_pyannote(made / CHECKPOINT_FILE, trained.module)
+        if trained.grids is not None:
+            (made / GRIDS_FILE).write_text(trained.grids.to_json(), encoding="utf-8")
         record = TrainingRecord(
             command=provenance.command,
             config=config,

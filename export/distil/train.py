@@ -13,10 +13,9 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from torch import nn
 
+from ..calibration.trained import TrainedGrids
 from ..checkpoint import LoadedModel
 from ..errors import TrainingError
-from ..models.base import MODELS
-from ..models.students import student_design
 from ..progress import Progress, silent
 from .averaging import average_weights
 from .calibrate import match_share_of_speech, move_onset
@@ -24,6 +23,7 @@ from .config import DistilConfig, TrainingAudio
 from .data import WINDOWS_VERSION, TrainingWindows
 from .datamodule import WindowData
 from .evaluate import stack_windows
+from .fake_quant import QuantisedStudent, qat_recipe, quantised_student
 from .objective import THRESHOLD, Objective
 from .parts import front_end
 from .pool import CACHE, Pool, labelled_pool, pool_labels
@@ -35,8 +35,12 @@ from .resume import (
     disk_errors_told,
     read_logs,
 )
-from .student import Distillation, start_from_teacher
+from .start import build_student
+from .student import Distillation
 from .trainer import Hardware, make_trainer, stopped_early
+
+RANGE_WINDOWS = 32
+"""Training windows that the ranges of a student trained for a recipe begin with."""
 
 Watch = Callable[[int, float], None]
 """Told after each validation: the step, and percent of the teacher's decisions that agree."""
@@ -47,13 +51,17 @@ class TrainedStudent:
     """What training gives: the averaged student in evaluation mode, and its log.
 
     `step` is the step of the chosen weights: the best on the validation audio, or the last.
-    `is_main` is false in all but one of the processes of a run on several devices.
+    `is_main` is false in all but one of the processes of a run on several devices. Of a student
+    trained for a recipe, `grids` are what it was rounded to and `rounded` is the student that
+    rounds.
     """
 
     module: nn.Module
     step: int
     log_rows: list[dict[str, str]]
     is_main: bool = True
+    grids: TrainedGrids | None = None
+    rounded: nn.Module | None = None
 
 
 class _Steps(Callback):
@@ -77,50 +85,6 @@ class _Watched(Callback):
         self._watch(trainer.global_step, float(agreement))
 
 
-def build_student(config: DistilConfig, teacher: LoadedModel) -> nn.Module:
-    """The untrained student of a teacher, seeded, with what it takes over from the teacher.
-
-    Raises CheckpointError for an unknown student, TrainingError for a teacher that no student of
-    the family can imitate.
-    """
-    spec = teacher.spec
-    architecture, plain = student_design(
-        config.student, window_s=spec.geometry.window_s, classes=len(spec.classes)
-    )
-    plain["specifications"]["powerset_max_classes"] = spec.powerset_max_classes
-    if spec.powerset_max_classes is None and config.temperature != 1:
-        raise TrainingError(
-            teacher.source,
-            found=f"temperature {config.temperature:g} for a teacher of one score a speaker",
-            expected="a powerset teacher: only its softmax has a temperature",
-        )
-    if config.hint_weight > 0 and config.pool_windows > 0:
-        raise TrainingError(
-            "--hint-weight",
-            found=f"hints, and a pool of {config.pool_windows} windows",
-            expected="--pool-windows 0: a pool keeps the teacher's scores alone",
-        )
-    if plain["sample_rate"] != spec.geometry.sample_rate_hz:
-        raise TrainingError(
-            teacher.source,
-            found=f"a teacher for {spec.geometry.sample_rate_hz} Hz",
-            expected=f"{plain['sample_rate']} Hz, the rate of the student {config.student}",
-        )
-    torch.manual_seed(config.seed)
-    student = MODELS[architecture].build(plain)
-    with torch.no_grad():
-        window = torch.zeros(1, 1, spec.geometry.window_samples)
-        shapes = tuple(student(window).shape), tuple(teacher.module(window).shape)
-    if shapes[0] != shapes[1]:
-        raise TrainingError(
-            teacher.source,
-            found=f"scores of shape {shapes[1]} (batch, frames, speakers)",
-            expected=f"{shapes[0]}, the shape of the student {config.student}",
-        )
-    start_from_teacher(student, teacher.module, whole_front_end=config.pool_windows > 0)
-    return student
-
-
 def train(
     teacher: LoadedModel,
     audio: TrainingAudio,
@@ -134,6 +98,7 @@ def train(
     choose: bool = True,
     hardware: Hardware | None = None,
     average_with: LoadedModel | None = None,
+    start: LoadedModel | None = None,
 ) -> TrainedStudent:
     """Train a student, with checkpoints and logs in `folder`, labelled windows in `cache`.
 
@@ -141,7 +106,8 @@ def train(
     `watch` is told of every validation; what it raises ends the training. The weights that did best
     on the validation audio come back, or the last ones: where there is none, or with `choose` off.
     `hardware` is where it computes: on one device by default. The weights are averaged with those
-    of `average_with`, a student of the same design and teacher, at the end (`averaging`).
+    of `average_with`, a student of the same design and teacher, at the end (`averaging`). The
+    student is `start`'s copy where that is given.
 
     With `resume`, goes on from the folder's last checkpoint (from the start where there is none);
     the outcome is that of a run that was never stopped. Raises TrainingError on a folder that
@@ -155,12 +121,16 @@ def train(
         )
     _raise_on_unlabelled(config, audio)
     _raise_on_bias(teacher, audio, config)
-    student, folder = build_student(config, teacher), folder.resolve()
+    student, folder = build_student(config, teacher, start=start), folder.resolve()
     identity = {
         "config": config.model_dump(mode="json"),
         "teacher_sha256": teacher.sha256,
         "audio_sha256": audio.hashes(),
     }
+    if start is not None:
+        identity["start_sha256"] = start.sha256
+    if config.qat is not None:
+        student = _rounding(student, config, audio, teacher)
     last = checkpoint_to_resume(folder, identity, resume=resume)
     module = Distillation(
         student,
@@ -208,12 +178,24 @@ def train(
     if average_with is not None:
         average_weights(finished, average_with.module, source=average_with.source)
     _set_bias(finished, teacher, audio, config)
+    rounded = finished if isinstance(finished, QuantisedStudent) else None
     return TrainedStudent(
-        module=finished,
+        module=rounded.float_model() if rounded else finished,
+        grids=rounded.grids() if rounded else None,
+        rounded=rounded,
         step=int(checkpoint["global_step"]),
         log_rows=read_logs(folder),
         is_main=trainer.is_global_zero,
     )
+
+
+def _rounding(
+    student: nn.Module, config: DistilConfig, audio: TrainingAudio, teacher: LoadedModel
+) -> nn.Module:
+    """The student that rounds, with the ranges that it begins with."""
+    windows = WindowData(config, audio, teacher, pool=None).first_windows(RANGE_WINDOWS)
+    assert config.qat is not None  # noqa: S101 - asked by the caller
+    return quantised_student(student, qat_recipe(config.qat), windows, steps=config.steps)
 
 
 def _set_bias(

@@ -26,8 +26,9 @@ from export.distil.parts import after_front_end, front_end
 from export.distil.pool import CACHE
 from export.distil.record import Provenance, TrainingRecord
 from export.distil.resume import CHECKPOINTS, LAST, disk_errors_told, read_logs
+from export.distil.start import build_student
 from export.distil.student import start_from_teacher
-from export.distil.train import TrainedStudent, build_student, train
+from export.distil.train import TrainedStudent, train
 from export.errors import CheckpointError, TrainingError
 from export.models.base import MODELS
 from export.models.pyannet import student_config
