@@ -20,18 +20,20 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.signal import resample_poly
 
 from benchmarks.conversations import RATE_HZ, Simulated, read_speakers, simulate_many
 from export.audio import Recording
 from export.checkpoint import load_model, with_window
 from export.cli.diarizing import model_pipeline
+from export.distil.conversations import VOICE_SPEEDS
 from export.types import PipelineParameters
 from runtime_checks.der import DerSettings
 from runtime_checks.diarize.agglomeration import SpeakerCount
 from runtime_checks.diarize.compare import pooled_der
 from runtime_checks.diarize.incremental import NOBODY
 from runtime_checks.diarize.online import OnlineDiarizer
-from runtime_checks.diarize.stages import Stages, WindowSpeech, listen
+from runtime_checks.diarize.stages import Stages, WindowSpeech, listen, unit
 from runtime_checks.diarize.whole import assign_all, turns_of_windows
 from runtime_checks.diarize.windows import RollingWindow
 from runtime_checks.parity.decisions import best_permutation
@@ -217,11 +219,9 @@ def measure(options: argparse.Namespace) -> None:
     key = "".join(m.sha256 for m in _models(options)) + str(
         [getattr(parameters, name) for name in shaping]
     )
-    plain = parameters.model_copy(update={"embedding_mean": ()})
     if tuning:
-        parameters = plain.model_copy(
-            update={"embedding_mean": _mean(made, stages, plain, cache=options.cache, key=key)}
-        )
+        mean = mean_voice(speakers, stages)
+        parameters = parameters.model_copy(update={"embedding_mean": mean})
         options.out.write_text(parameters.to_json(), encoding="utf-8")
     for at_once, conversations in made.items():
         share = np.mean([each.overlap for each in conversations])
@@ -241,23 +241,28 @@ def _models(options: argparse.Namespace) -> list:  # type: ignore[type-arg]
     return [first, with_window(second, first.spec.geometry.window_s)]
 
 
-def _mean(
-    made: dict[int, list[Simulated]],
-    stages: Stages,
-    plain: PipelineParameters,
-    *,
-    cache: Path,
-    key: str,
+def mean_voice(
+    speakers: dict[str, list[NDArray[np.float32]]], stages: Stages, *, a_voice: int = 4
 ) -> tuple[float, ...]:
-    """Mean of the embeddings, of length one each, of slots with enough clean speech."""
-    kept = [
-        speech.embeddings[slot]
-        for conversations in made.values()
-        for each in conversations
-        for speech in hear(each, stages, plain, cache=cache, key=key)
-        for slot in np.flatnonzero(speech.clean_s >= plain.new_s)
-    ]
-    return tuple(round(float(value), 6) for value in np.mean(kept, axis=0))
+    """Mean embedding over many voices: each speaker at every speed of the students' training.
+
+    Few speakers are all of one kind (of these, three are men), and around their mean all others
+    are alike. Played faster or slower a speaker is another voice. A voice is the mean of a window
+    of each of its first `a_voice` utterances; a shorter one is repeated.
+    """
+    size = stages.spec.geometry.window_samples
+    weights = np.zeros((len(stages.spec.classes), stages.spec.geometry.num_frames), np.float32)
+    weights[0] = 1
+    voices = []
+    for utterances in speakers.values():
+        for up, down in VOICE_SPEEDS:
+            windows = [
+                np.resize(resample_poly(each[: size * down // up], up, down), size)
+                for each in utterances[:a_voice]
+            ]
+            raw = [stages.embed(window.astype(np.float32), weights)[:1] for window in windows]
+            voices.append(unit(np.concatenate(raw).astype(np.float64), mean=()).mean(axis=0))
+    return tuple(round(float(value), 6) for value in np.mean(voices, axis=0))
 
 
 def hour(options: argparse.Namespace) -> None:
