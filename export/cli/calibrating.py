@@ -11,12 +11,12 @@ import typer
 
 from ..audio import find_audio, load_recording
 from ..bundle import CALIBRATION, file_entry
-from ..calibration.draw import DEFAULT_SECONDS, draw, sample_set
+from ..calibration.draw import DEFAULT_SECONDS, LEAST_SECONDS, draw, sample_set
 from ..calibration.observers import DEFAULT_OBSERVER, known_observer
 from ..calibration.ranges import Calibration, CalibrationRecord, is_calibrated
-from ..errors import RecipeError
+from ..errors import BundleError, RecipeError
 from ..pipeline import Exporter
-from ..types import FileEntry, FrameGeometry, Recipe
+from ..types import Bundle, FileEntry, FrameGeometry, Recipe
 
 CalibrationAudioOption = Annotated[
     list[Path] | None,
@@ -100,6 +100,29 @@ def write_calibration(exporter: Exporter, folder: Path) -> tuple[FileEntry, ...]
     )
     (folder / CALIBRATION).write_text(record.to_json(), encoding="utf-8")
     return (file_entry(folder, CALIBRATION),)
+
+
+def verify_calibration(folder: Path, bundle: Bundle, audio: Sequence[Path]) -> None:
+    """Draw from audio what a bundle says it was calibrated on, and compare.
+
+    Raises BundleError when nothing in it was calibrated, or on other samples.
+    """
+    if not any(a.recipe.calibration_sha256 for a in bundle.content.artifacts):
+        raise BundleError(folder, found="no recipe that was calibrated", expected="one that was")
+    record = CalibrationRecord.model_validate_json((folder / CALIBRATION).read_text("utf-8"))
+    geometry = bundle.content.spec.geometry
+    recordings = [
+        load_recording(path, sample_rate_hz=geometry.sample_rate_hz) for path in find_audio(audio)
+    ]
+    seconds = max(record.seconds, LEAST_SECONDS)
+    drawn = draw(recordings, geometry, seconds=seconds)
+    if drawn.sha256 != record.sha256:
+        raise BundleError(
+            folder,
+            found=f"calibrated on {record.sha256[:12]} ({record.seconds:g} s)",
+            expected=f"{drawn.sha256[:12]} ({drawn.seconds:g} s), drawn from the audio given",
+            todo="Give the audio it was built with, or build it again.",
+        )
 
 
 def calibration_notes(exporter: Exporter, *, given: bool) -> tuple[str, ...]:

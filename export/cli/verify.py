@@ -12,20 +12,30 @@ from .common import JsonOption, QuietOption, print_json, say
 
 def command(
     bundle: Annotated[Path, typer.Argument(help="A bundle directory.")],
+    calibration_audio: Annotated[
+        list[Path] | None,
+        typer.Option(help="Audio that it should have been calibrated on; can be repeated."),
+    ] = None,
     json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
     """Hash every file of a bundle again and compare with its manifest.
 
-    Exits with 2 and the list of all differences when a file is changed, missing or unlisted.
+    Exits with 2 and the list of all differences when a file is changed, missing or unlisted, or
+    when recipes were calibrated on other audio than the bundle's record, or the audio given, says.
 
     Examples:
 
     - `diarport verify out/sinc-1bi`
+
+    - `diarport verify out/sinc-1bi --calibration-audio train/`
     """
     from ..bundle import verify_bundle
+    from .calibrating import verify_calibration
 
     read = verify_bundle(bundle)
+    if calibration_audio:
+        verify_calibration(bundle, read, calibration_audio)
     if json:
         print_json(
             {

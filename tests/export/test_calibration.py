@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,9 +18,16 @@ from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 
 from export.audio import Recording, load_recording
+from export.bundle import content_sha256, hash_path, read_bundle
 from export.calibration.draw import AUDIBLE, draw, sample_set
 from export.calibration.observers import OBSERVERS, STEPS, observe
-from export.calibration.ranges import Calibration, LayerRanges, Ranges, calibrated_recipe
+from export.calibration.ranges import (
+    Calibration,
+    CalibrationRecord,
+    LayerRanges,
+    Ranges,
+    calibrated_recipe,
+)
 from export.errors import AudioError, RecipeError
 from export.pyannote_import import sample_recording
 from export.types import FrameGeometry, Precision, Recipe
@@ -222,3 +233,65 @@ def test_the_command_refuses_an_observer_and_a_layer_that_do_not_exist(diarport:
     assert code == 2
     assert "--skip frontend.conv1d.7: the model has no such layer; expected one of " in said
     assert "frontend.conv1d.2, recurrent.0, linear.0, classifier" in said
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle of int8-static, calibrated on half of the recording in pyannote.audio."""
+    folder = tmp_path_factory.mktemp("calibrated")
+    samples = load_recording(sample_recording()[0], sample_rate_hz=RATE).samples
+    soundfile.write(folder / "speech.wav", samples[::2][: 10 * RATE], RATE // 2)
+    command = [*STATIC, "--window-s", "2", "--calibration-audio", str(folder / "speech.wav")]
+    ran = subprocess.run(
+        [sys.executable, "-m", "export.cli.app", *command, "--out", str(folder / "bundle")],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ran.returncode == 0, ran.stderr
+    return folder
+
+
+def test_a_bundle_tells_what_it_was_calibrated_on(built: Path) -> None:
+    record = CalibrationRecord.model_validate_json((built / "bundle/calibration.json").read_text())
+    recipe = read_bundle(built / "bundle").content.artifacts[0].recipe
+    assert recipe.calibration_sha256 == record.sha256
+    assert recipe.options["calibration"] == {"observer": "percentile", "seconds": 20.0}
+    assert record.windows[:2] == ("speech@0.00s", "speech@2.00s")
+    assert set(record.ranges["segmentation.int8-static.onnx"].layers) == {"frontend.conv1d.2"}
+    notes = json.loads((built / "bundle/parity.json").read_text())["notes"]
+    assert "calibration: speech: resampled from 8000 Hz to 16000 Hz" in notes
+
+
+def test_verify_compares_the_calibration(diarport: Run, built: Path) -> None:
+    code, _ = diarport(
+        "verify", built / "bundle", "--calibration-audio", built / "speech.wav", "-q"
+    )
+    assert code == 0
+    code, said = diarport("verify", built / "bundle", "--calibration-audio", sample_recording()[0])
+    assert code == 2
+    assert "drawn from the audio given" in said
+
+
+def test_verify_refuses_a_bundle_whose_record_is_of_other_audio(
+    diarport: Run, built: Path, tmp_path: Path
+) -> None:
+    forged = tmp_path / "bundle"
+    shutil.copytree(built / "bundle", forged)
+    path, manifest = forged / "calibration.json", json.loads((forged / "bundle.json").read_text())
+    path.write_text(path.read_text().replace(read_hash(forged), "0" * 64))
+    for entry in manifest["content"]["files"]:
+        if entry["path"] == path.name:
+            entry["sha256"] = hash_path(path)
+    (forged / "bundle.json").write_text(json.dumps(manifest))
+    manifest["content_sha256"] = content_sha256(read_bundle(forged).content)
+    (forged / "bundle.json").write_text(json.dumps(manifest))
+    code, said = diarport("verify", forged)
+    assert code == 2
+    assert "calibration.json is of 000000000000" in said
+
+
+def read_hash(folder: Path) -> str:
+    sha256 = read_bundle(folder).content.artifacts[0].recipe.calibration_sha256
+    assert sha256 is not None
+    return sha256
