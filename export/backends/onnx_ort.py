@@ -39,7 +39,7 @@ from ..lowering.static_convolutions import (
 from ..models.base import MODELS
 from ..ort_session import profile_session
 from ..recipes import refuse
-from ..types import GraphStats, ModelSpec, Precision, Recipe, RuntimeOption
+from ..types import GraphStats, ModelSpec, Precision, Recipe, Role, RuntimeOption
 from .base import fp_recipes, register_backend, register_recipe
 
 if TYPE_CHECKING:
@@ -141,6 +141,8 @@ class OnnxOrt:
         ranged = is_calibrated(recipe) or is_trained(recipe)
         if ranged and not has_convolutions(spec.architecture):
             return "the model has no convolutions to calibrate: int8-dynamic is all of it"
+        if ranged and spec.role is not Role.SEGMENTATION:
+            return "what ranges cost is known of segmentation models only: int8-dynamic has none"
         return None
 
     def export(self, module: nn.Module, spec: ModelSpec, recipe: Recipe, out: Path) -> GraphStats:
