@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import CheckpointError
-from ..types import FrameGeometry, ModelSpec, Recipe, Role, TensorSpec
+from ..types import FrameGeometry, ModelSpec, Precision, Recipe, Role, TensorSpec
 
 SEGMENTATION_FRAMES = {
     "window_s": 5.0,
@@ -167,7 +167,11 @@ class EmbeddingArchitecture:
 
     def refuses(self, recipe: Recipe) -> str | None:
         """Windows of another length than the contract's: which frames a weight counts for is part
-        of the graph. There is no state to stream."""
+        of the graph. There is no state to stream. Weights of less than 16 bits are stored and
+        multiplied as ONNX Runtime does alone."""
+        small = recipe.weight_precision not in (Precision.FP32, Precision.FP16)
+        if small and recipe.backend != "onnx_ort":
+            return f"embedding networks have no {recipe.name} outside ONNX"
         forms = ("dynamic_length", "lengths_samples", "streaming")
         asked = [form for form in forms if recipe.options.get(form)]
         return f"embedding networks have no form for the option {asked[0]}" if asked else None
