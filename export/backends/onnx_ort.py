@@ -30,7 +30,13 @@ from ..errors import RecipeError
 from ..lowering.integer_convolutions import integer_convolutions
 from ..lowering.onnx_convolutions import with_plain_convolutions, write_convolutions
 from ..lowering.onnx_integers import quantise_convolutions, quantise_products
-from ..lowering.onnx_storage import store_as_fp16, store_as_int8, store_once, stored_counts
+from ..lowering.onnx_storage import (
+    store_as_fp16,
+    store_as_int8,
+    store_halves,
+    store_once,
+    stored_counts,
+)
 from ..lowering.static_convolutions import (
     has_convolutions,
     static_convolutions,
@@ -162,8 +168,9 @@ class OnnxOrt:
             model = quantise_convolutions(model, dict(static_convolutions(module)))
             model = quantise_products(model, _products(module, recipe))
             write_convolutions(model, integer_convolutions(module))
-        elif recipe.weight_precision is Precision.INT8:
+        if recipe.weight_precision is Precision.INT8:
             store_as_int8(model)
+            store_halves(model)
         if recipe.weight_precision in STORED_IN_HALVES:
             store_as_fp16(model)
         _normalise(model, spec)

@@ -7,7 +7,7 @@ it loads the file: storing small costs no time.
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -87,6 +87,44 @@ def _grid(values: Floats) -> tuple[NDArray[np.int8], Floats] | None:
         if np.abs(integers * scales - values).max() <= ROUNDING * np.abs(values).max():
             return integers.astype(np.int8), scales
     return None
+
+
+def store_halves(model: onnx.ModelProto) -> None:
+    """Filters that are even or odd, as SincNet's are, stored up to their middle; the other half is
+    the first, reversed, with a sign a filter."""
+    from onnx import TensorProto, helper, numpy_helper
+
+    nodes, added = [], []
+    for tensor in model.graph.initializer:
+        values = numpy_helper.to_array(tensor)
+        taps = values.shape[-1] if values.ndim else 0
+        if tensor.data_type != TensorProto.FLOAT or values.size < SMALLEST_INT8_TENSOR:
+            continue
+        signs = np.where(values[..., :1] == values[..., -1:], 1, -1).astype(np.float32)
+        first = np.ascontiguousarray(values[..., : taps // 2 + 1])
+        second = np.arange(taps // 2)[::-1].astype(np.int64)
+        if taps % 2 == 0 or not np.array_equal(
+            np.concatenate([first, signs * first[..., second]], axis=-1), values
+        ):
+            continue
+        name, axis = tensor.name, values.ndim - 1
+        tensor.CopyFrom(numpy_helper.from_array(first, f"{name}.first"))
+        added += [
+            numpy_helper.from_array(second, f"{name}.order"),
+            numpy_helper.from_array(signs, f"{name}.signs"),
+        ]
+        steps: tuple[tuple[str, list[str], str, dict[str, Any]], ...] = (
+            ("Gather", [f"{name}.first", f"{name}.order"], f"{name}.reversed", {"axis": axis}),
+            ("Mul", [f"{name}.reversed", f"{name}.signs"], f"{name}.second", {}),
+            ("Concat", [f"{name}.first", f"{name}.second"], name, {"axis": axis}),
+        )
+        nodes += [
+            helper.make_node(kind, given, [made], name=f"{made}.{kind.lower()}", **attributes)
+            for kind, given, made, attributes in steps
+        ]
+    model.graph.initializer.extend(added)
+    for node in reversed(nodes):
+        model.graph.node.insert(0, node)
 
 
 def stored_counts(model: onnx.ModelProto) -> dict[str, int]:

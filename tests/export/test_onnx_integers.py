@@ -295,3 +295,16 @@ def test_int8_weights_are_stored_small_and_computed_as_floats(
         expected = compressed(torch.from_numpy(spoken[:, None]).double()).numpy()
     compressed.float()
     np.testing.assert_allclose(mine, expected, rtol=0, atol=1e-4)
+
+
+def test_half_of_a_symmetric_filter_is_stored(
+    artifacts: dict[str, Artifact], folder: Path, lowered: nn.Module
+) -> None:
+    filters = lowered.get_parameter("frontend.conv1d.0.weight").detach().numpy()
+    graph = onnx.load(str(folder / artifacts["int8-dynamic"].path)).graph
+    held = {t.name: numpy_helper.to_array(t) for t in graph.initializer}
+    first = held["frontend.conv1d.0.weight.first"]
+    signs = next(each for name, each in held.items() if name.endswith(".signs"))
+    assert first.shape == (80, 1, 1, 126)
+    whole = np.concatenate([first, signs * first[..., :125][..., ::-1]], axis=-1)
+    np.testing.assert_array_equal(whole, filters)
