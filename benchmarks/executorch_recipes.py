@@ -51,7 +51,8 @@ def calibrated(module: nn.Module, inputs: Tensor) -> Any:
     )
     from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
 
-    quantizer = XNNPACKQuantizer().set_global(get_symmetric_quantization_config(is_per_channel=True))
+    config = get_symmetric_quantization_config(is_per_channel=True)
+    quantizer = XNNPACKQuantizer().set_global(config)
     prepared = prepare_pt2e(torch.export.export(module, (inputs,)).module(), quantizer)
     prepared(inputs)
     return convert_pt2e(prepared)
