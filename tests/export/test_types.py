@@ -35,7 +35,7 @@ from export.types import (
 )
 
 VALUES = sorted(
-    (cls for cls in Value.__subclasses__() if cls.__module__ == "export.types"),
+    (cls for cls in Value.__subclasses__() if cls.__module__.startswith("export.types.")),
     key=lambda cls: cls.__name__,
 )
 PLAIN: dict[Any, st.SearchStrategy[Any]] = {
