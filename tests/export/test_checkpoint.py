@@ -260,7 +260,7 @@ def no_weights(checkpoint: Checkpoint) -> None:
         (without_bias, 'Missing key(s) in state_dict: "classifier.bias"'),
         (other_shape, "size mismatch for classifier.bias"),
         (with_nan, "classifier.bias holds NaN or infinity"),
-        (other_class, "unknown architecture SSeRiouSS; expected one of MfccNet, PyanNet"),
+        (other_class, "unknown architecture SSeRiouSS; expected one of"),
         (unknown_argument, "unexpected keyword argument 'attention'"),
         (two_tasks, "a model of tuple"),
         (regression, "a model of REGRESSION; expected one segmentation task"),
