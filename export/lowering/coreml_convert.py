@@ -15,7 +15,7 @@ from torch import nn
 from ..compress.half_weights import first_in_float32
 from ..models.base import example_inputs
 from ..types import ModelSpec, Precision, Recipe, TensorSpec
-from .coreml_repairs import plain_attention
+from .coreml_repairs import forget_names, plain_attention
 
 RECURRENT = "lstm"
 
@@ -39,6 +39,7 @@ def convert(module: nn.Module, spec: ModelSpec, recipe: Recipe) -> Any:
     import coremltools as ct
     import numpy as np
 
+    forget_names()
     inputs = example_inputs(spec)
     with torch.no_grad(), plain_attention():
         traced = torch.jit.trace(module, inputs, check_trace=False)  # type: ignore[no-untyped-call]

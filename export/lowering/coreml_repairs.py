@@ -52,3 +52,14 @@ def sound_unique() -> Iterator[None]:
         yield
     finally:
         np.unique = sorted_wrongly
+
+
+def forget_names() -> None:
+    """Count the names of constants from nought again.
+
+    coremltools counts them in the process and forgets them after a conversion, but not after it has
+    loaded a package: the next conversion would give the same program other names, and another hash.
+    """
+    from coremltools.converters.mil.mil import Builder
+
+    Builder.name_count.clear()

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from export.lowering.coreml_repairs import plain_attention, sound_unique
+from export.lowering.coreml_repairs import forget_names, plain_attention, sound_unique
 
 
 def converted(module: nn.Module, *shape: int) -> Any:
@@ -64,3 +64,11 @@ def test_values_of_float16_are_counted_once_on_every_processor() -> None:
         np.testing.assert_array_equal(once[inverse], values)
         assert once.dtype == np.float16
     assert np.unique is found
+
+
+def test_names_do_not_depend_on_what_was_loaded_before() -> None:
+    from coremltools.converters.mil.mil import Builder
+
+    Builder.name_count["const"] = 7
+    forget_names()
+    assert not Builder.name_count
