@@ -89,6 +89,10 @@ def command(
         float,
         typer.Option(min=0, max=1, help="Share of the loss on who really talks, by --rttm."),
     ] = 0.0,
+    overlap_weight: Annotated[
+        float,
+        typer.Option(min=0, help="How much more each further speaker lets a frame weigh."),
+    ] = 0.0,
     schedule: Annotated[
         str,
         typer.Option(
@@ -201,6 +205,7 @@ def command(
         "temperature": temperature,
         "hint_weight": hint_weight,
         "label_share": label_share,
+        "overlap_weight": overlap_weight,
         "schedule": schedule,
         "early_stopping": early_stopping,
         "precision": precision,

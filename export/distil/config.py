@@ -30,6 +30,7 @@ class DistilConfig(Value):
     `temperature` is that of a powerset teacher's and its student's softmax. `hint_weight` times the
     hint loss is added, which needs the teacher's hidden features and so `pool_windows` 0.
     `label_share` of the loss is on who really talks, which needs the turns of all recordings.
+    `overlap_weight` w lets a frame in which n speak weigh 1 + w (n - 1) in either.
     `dropout` is the share of the recurrent layers' features that a step leaves out.
     With `calibrate` the finished student's bias is set so that it says speech as often as its
     teacher on the training recordings and the validation audio (`export.distil.calibrate`); else it
@@ -56,6 +57,7 @@ class DistilConfig(Value):
     temperature: float = Field(default=1.0, gt=0)
     hint_weight: float = Field(default=0.0, ge=0)
     label_share: float = Field(default=0.0, ge=0, le=1)
+    overlap_weight: float = Field(default=0.0, ge=0)
     dropout: float = Field(default=0.0, ge=0, lt=1)
     calibrate: bool = False
     qat: str | None = None

@@ -9,17 +9,31 @@ from torch import Tensor
 from torch.nn.functional import log_softmax, softplus
 
 
-def pairwise_bce(logits: Tensor, teacher: Tensor) -> Tensor:
+def frame_shares(counts: Tensor, *, overlap_weight: float) -> Tensor:
+    """What each frame of a window counts, [batch, frames], adding up to 1 over the frames.
+
+    `counts` [batch, frames] are speakers who talk, or how many are expected to. A frame of n weighs
+    1 + w max(0, n - 1): of what meetings hold little of, a student that hears frames alike learns
+    little.
+    """
+    weights = 1 + overlap_weight * (counts - 1).clamp_min(0)
+    return weights / weights.sum(1, keepdim=True)
+
+
+def pairwise_bce(logits: Tensor, teacher: Tensor, shares: Tensor | None = None) -> Tensor:
     """Binary cross-entropy of every student speaker against every teacher speaker.
 
     `logits` are the student's scores before their sigmoid, `teacher` the teacher's probabilities,
     both [batch, frames, speakers]. The result is [batch, student speaker, teacher speaker], the
-    mean over frames of -(t log s + (1 - t) log(1 - s)) = softplus(z) - t z with s = sigmoid(z):
-    finite for every logit, with a gradient (s - t) that never vanishes on a wrong score.
+    mean over frames (weighed by `shares`, where given) of
+    -(t log s + (1 - t) log(1 - s)) = softplus(z) - t z with s = sigmoid(z): finite for every logit,
+    with a gradient (s - t) that never vanishes on a wrong score.
     """
-    frames = logits.shape[1]
-    constant = softplus(logits).mean(1)
-    return constant.unsqueeze(2) - torch.einsum("bfi,bfj->bij", logits, teacher) / frames
+    if shares is None:
+        shares = torch.full_like(logits[..., 0], 1 / logits.shape[1])
+    constant = torch.einsum("bfi,bf->bi", softplus(logits), shares)
+    crossed = torch.einsum("bfi,bfj->bij", logits * shares.unsqueeze(2), teacher)
+    return constant.unsqueeze(2) - crossed
 
 
 def best_permutation(cost: Tensor) -> Tensor:
@@ -34,37 +48,47 @@ def best_permutation(cost: Tensor) -> Tensor:
     return torch.as_tensor(columns, device=cost.device)
 
 
-def permutation_invariant_bce(logits: Tensor, teacher: Tensor) -> Tensor:
+def permutation_invariant_bce(
+    logits: Tensor, teacher: Tensor, shares: Tensor | None = None
+) -> Tensor:
     """Binary cross-entropy on the teacher's probabilities under each window's best permutation.
 
-    `logits` are the student's, `teacher` probabilities, both [batch, frames, speakers]; a scalar
-    comes back. This is equation 2 of Fujita et al., "End-to-end neural speaker diarization with
-    permutation-free objectives" (Interspeech 2019), with the teacher's probabilities in the place
-    of labels (soft targets: Hinton et al., "Distilling the knowledge in a neural network", 2015,
-    temperature 1).
+    `logits` are the student's, `teacher` probabilities, both [batch, frames, speakers]; `shares`
+    are `frame_shares`. A scalar comes back. This is equation 2 of Fujita et al., "End-to-end
+    neural speaker diarization with permutation-free objectives" (Interspeech 2019), with the
+    teacher's probabilities in the place of labels (soft targets: Hinton et al., "Distilling the
+    knowledge in a neural network", 2015, temperature 1).
     """
-    cost = pairwise_bce(logits, teacher)
+    cost = pairwise_bce(logits, teacher, shares)
     permutation = best_permutation(cost)
     return cost.gather(2, permutation.unsqueeze(2)).mean()
 
 
 def permutation_invariant_kl(
-    logits: Tensor, teacher: Tensor, *, temperature: float, permutations: Tensor
+    logits: Tensor,
+    teacher: Tensor,
+    *,
+    temperature: float,
+    permutations: Tensor,
+    frames: Tensor | None = None,
 ) -> Tensor:
     """Kullback-Leibler divergence of a powerset student from its teacher, at a temperature T.
 
     `logits` are the student's and `teacher` the teacher's (or its log-probabilities, which differ
     by a constant that the softmax takes away), both [batch, frames, classes]; `permutations` are
-    `powerset.class_permutations`. A scalar comes back: T^2 times the mean over frames of
-    sum_c p_c (log p_c - log q_c), p and q the softmax of teacher / T and logits / T, under each
-    window's best order of speakers. Hinton, Vinyals and Dean, "Distilling the knowledge in a neural
-    network", 2015, section 2: equation 1 at both ends, and T^2 so that gradients keep their size.
+    `powerset.class_permutations`. A scalar comes back: T^2 times the mean over frames (weighed by
+    `frames`, the `frame_shares`, where given) of sum_c p_c (log p_c - log q_c), p and q the
+    softmax of teacher / T and logits / T, under each window's best order of speakers. Hinton,
+    Vinyals and Dean, "Distilling the knowledge in a neural network", 2015, section 2: equation 1
+    at both ends, and T^2 so that gradients keep their size.
     """
     given = log_softmax(teacher / temperature, -1)
     own = log_softmax(logits / temperature, -1)
-    shares, frames = given.exp(), logits.shape[1]
-    entropy = (shares * given).sum((1, 2)) / frames
-    crossed = torch.einsum("bfi,bfj->bij", own, shares) / frames
+    if frames is None:
+        frames = torch.full_like(logits[..., 0], 1 / logits.shape[1])
+    shares = given.exp() * frames.unsqueeze(2)
+    entropy = (shares * given).sum((1, 2))
+    crossed = torch.einsum("bfi,bfj->bij", own, shares)
     order = permutations.to(logits.device)
     # For every order the sum over the student's classes i of what the teacher says of order(i).
     agreement = crossed[:, torch.arange(order.shape[1], device=order.device), order].sum(2)

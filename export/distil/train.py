@@ -140,7 +140,9 @@ def train(
         average_decay=config.average_decay,
         steps=config.steps,
         schedule=config.schedule,
-        objective=Objective.of(teacher.spec, temperature=config.temperature),
+        objective=Objective.of(
+            teacher.spec, temperature=config.temperature, overlap_weight=config.overlap_weight
+        ),
         hint_weight=config.hint_weight,
         label_share=config.label_share,
         dropout=config.dropout,

@@ -25,6 +25,8 @@ def loss_in_words(config: DistilConfig, spec: ModelSpec) -> str:
         )
     if config.label_share:
         text += f"; {100 * config.label_share:g} % of it on the labels"
+    if config.overlap_weight:
+        text += f"; a frame of n speakers weighs 1 + {config.overlap_weight:g} (n - 1)"
     if config.dropout:
         text += f"; dropout of {config.dropout:g} after the recurrent layers"
     return text

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from export.distil.evaluate import compare_scores
 from export.distil.losses import best_permutation, pairwise_bce, permutation_invariant_bce
+from export.distil.objective import Objective
 
 
 def scores(seed: int, *, batch: int, frames: int, speakers: int) -> tuple[Tensor, Tensor]:
@@ -70,6 +71,19 @@ def test_saturated_scores_have_a_finite_gradient_that_corrects_them() -> None:
     (gradient,) = torch.autograd.grad(permutation_invariant_bce(logits, teacher), logits)
     assert gradient[0, :, 0].tolist() == pytest.approx([-0.9 / 4, -1 / 4])
     assert gradient[0, :, 1].tolist() == pytest.approx([0, 0], abs=1e-6)
+
+
+def test_frames_of_several_speakers_weigh_more() -> None:
+    teacher = torch.tensor([[[0.0, 0.0], [1.0, 0.0], [1.0, 1.0]]])
+    logits = torch.tensor([[[-1.0, -2.0], [0.5, -0.5], [1.5, 0.25]]])
+    by_frame = torch.nn.functional.binary_cross_entropy_with_logits(
+        logits, teacher, reduction="none"
+    ).mean((0, 2))
+    weights = torch.tensor([1.0, 1.0, 3.0])  # silence weighs no less than one speaker
+    loss = Objective(2, overlap_weight=2.0).loss(logits, teacher)
+    assert float(loss) == pytest.approx(float((by_frame * weights).sum() / 5))
+    plain = Objective(2).loss(logits, teacher)
+    assert float(plain) == pytest.approx(float(by_frame.mean()))
 
 
 def test_a_loss_that_is_not_finite_is_told_and_not_hidden() -> None:

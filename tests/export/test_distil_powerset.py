@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn.functional import kl_div, log_softmax
 
 from export.distil.losses import hint_loss, mixed_loss, permutation_invariant_kl
+from export.distil.objective import Objective
 from export.distil.powerset import class_permutations, decided_speakers, speaker_sets
 from export.pyannote_import import pyannote_audio
 
@@ -77,6 +78,16 @@ def test_the_gradient_is_the_difference_of_probabilities() -> None:
     (gradient,) = torch.autograd.grad(loss, student)
     difference = (student / 2).softmax(-1) - (teacher / 2).softmax(-1)
     assert torch.allclose(gradient, 4 * 0.5 * difference / 33, atol=1e-7)
+
+
+def test_frames_of_sets_of_two_weigh_more() -> None:
+    # Certain teachers: frame 0 silent, frame 1 of one speaker, frame 2 of two (classes 0, 1, 4).
+    teacher = 100.0 * torch.nn.functional.one_hot(torch.tensor([[0, 1, 4]]), 7).float()
+    student = teacher / 100 + scores(4)[:1, :3] / 10
+    by_frame = -log_softmax(student, -1)[0, [0, 1, 2], [0, 1, 4]]
+    loss = Objective(3, 2, overlap_weight=1.0).loss(student, teacher)
+    expected = (by_frame * torch.tensor([1.0, 1.0, 2.0])).sum() / 4
+    assert float(loss) == pytest.approx(float(expected), rel=1e-5)
 
 
 def test_hints_and_mixes() -> None:
