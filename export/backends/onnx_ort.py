@@ -136,6 +136,7 @@ class OnnxOrt:
         "sincnet_conv2d",
         "mfcc_dft",
         "fbank_dft",
+        "repeated_rows",
     )
 
     def unavailable(self) -> str | None:

@@ -61,6 +61,21 @@ class Partials(nn.Module):
         return chosen @ x.unsqueeze(1)
 
 
+class LastState(nn.LSTM):
+    """LSTM layers of which only the last state of the last one counts: [batch, steps, features] ->
+    [batch, hidden]."""
+
+    def __init__(self, inputs: int, hidden_size: int, num_layers: int, *, steps: int) -> None:
+        super().__init__(inputs, hidden_size, num_layers, batch_first=True)
+        self.steps = steps
+
+    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
+        """The states."""
+        _, (hidden, _) = super().forward(x)
+        last: Tensor = hidden[-1]
+        return last
+
+
 class Ge2eEncoder(nn.Module):
     """Waveform and weights to embeddings; `part_frames` and `parts` say what is heard of a window.
 
@@ -100,7 +115,7 @@ class Ge2eEncoder(nn.Module):
         )
         self.align = NearestWeights()
         self.partials = Partials(length=part_frames, count=parts)
-        self.lstm = nn.LSTM(mel_bands, hidden_size, num_layers, batch_first=True)
+        self.lstm = LastState(mel_bands, hidden_size, num_layers, steps=part_frames)
         self.linear = nn.Linear(hidden_size, dimension)
 
     def forward(self, waveform: Tensor, weights: Tensor) -> Tensor:
@@ -120,8 +135,7 @@ class Ge2eEncoder(nn.Module):
         """[batch, speakers, parts * length, bands] -> [batch, speakers, dimension]."""
         batch, speakers = x.shape[:2]
         parts = x.reshape(-1, self.partials.length, self.mel_bands)
-        _, (hidden, _) = self.lstm(parts)
-        raw = F.relu(self.linear(hidden[-1]))
+        raw = F.relu(self.linear(self.lstm(parts)))
         unit = raw / raw.square().sum(1, keepdim=True).sqrt().clamp(min=FEW)
         return unit.reshape(batch, speakers, self.partials.count, self.dimension).mean(2)
 

@@ -13,12 +13,18 @@ from numpy.typing import NDArray
 from safetensors.torch import save_file
 from torch import Tensor
 
-from export.checkpoint import load_model
+from export.backends.base import BACKENDS, RECIPES
+from export.checkpoint import LoadedModel, load_model
 from export.errors import CheckpointError
 from export.models.base import MODELS
-from export.models.ge2e import Ge2eEncoder, Partials
+from export.models.ge2e import Ge2eEncoder, LastState, Partials
+from export.pipeline import Exporter
 from export.pyannote_import import torchaudio
+from export.rewrites.base import apply_rewrites
 from export.types import Role
+from runtime_checks.runners.base import RUNNERS
+
+len(BACKENDS)  # recipes are registered by their backends
 
 PUBLISHED = {
     "sample_rate_hz": 16000,
@@ -107,3 +113,44 @@ def test_published_weights_are_read_from_their_folder(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps(PUBLISHED | {"n_mels": 80}))
     with pytest.raises(CheckpointError, match="not loadable"):
         load_model(tmp_path)
+
+
+@pytest.mark.parametrize("rows", [[0, 0, 0], [1, 1, 1], [0, 1, 2], [1, 1, 0], [2, 0, 0], [1, 2, 1]])
+def test_rows_that_repeat_have_the_states_of_the_rows_before(rows: list[int]) -> None:
+    torch.manual_seed(0)
+    kinds = torch.cat([torch.zeros(1, 5, 4), torch.randn(2, 5, 4)]).double()
+    lstm = LastState(4, 6, 2, steps=5).double().eval()
+    found: Any = apply_rewrites(torch.nn.Sequential(lstm), ["repeated_rows"])
+    x = kinds[rows]
+    with torch.inference_mode():
+        assert torch.allclose(found(x), lstm(x), rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize(("spoken", "rows"), [([], 1), ([1], 2), ([0, 2], 3), ([0, 1, 2], 5)])
+def test_the_artifact_computes_the_rows_that_differ_alone(
+    spoken: list[int], rows: int, tmp_path: Path, speech: NDArray[np.float32]
+) -> None:
+    import onnx
+    import onnxruntime
+
+    architecture = MODELS["Ge2eEncoder"]
+    torch.manual_seed(0)
+    module = architecture.build(architecture.tiny_config())
+    spec = architecture.spec(module, name="n", licence="l", trained_on="t")
+    model = LoadedModel(module, spec, "n", "0" * 64, card="", licence_text="")
+    artifact = Exporter(model).export(RECIPES["onnx_ort/fp32"], tmp_path)
+    assert not artifact.graph_stats.portable
+    weights = np.zeros((1, 3, spec.geometry.num_frames), np.float32)
+    for place, frames in ((0, 12), (1, 50), (2, 50)):  # a part is 40 frames of 10 ms, 24 of these
+        if place in spoken:
+            weights[0, place, :frames] = 1
+    given = {"waveform": speech[0][None, None, :16000], "weights": weights}
+    runner = RUNNERS["onnx_ort"].open(tmp_path / artifact.path, spec, threads=1)
+    with torch.inference_mode():
+        expected = module(*(torch.from_numpy(each) for each in given.values())).numpy()
+    assert np.abs(runner.run(given)["embeddings"] - expected).max() < 1e-6
+    graph = onnx.load(str(tmp_path / artifact.path))
+    (kept,) = (node.output[0] for node in graph.graph.node if node.op_type == "Compress")
+    graph.graph.output.append(onnx.ValueInfoProto(name=kept))
+    session = onnxruntime.InferenceSession(graph.SerializeToString())
+    assert session.run([kept], given)[0].shape[0] == rows
