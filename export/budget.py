@@ -78,6 +78,12 @@ def is_smaller(recipe: Recipe) -> bool:
     return {recipe.weight_precision, recipe.activation_precision} != {Precision.FP32}
 
 
+def partner_key(artifact: Artifact) -> tuple[str, bool]:
+    """What an artifact shares with the fp32 artifact that it is compared with: its backend, and
+    whether it is stateful."""
+    return artifact.recipe.backend, artifact.stream is not None
+
+
 def promises_of(recipe: Recipe) -> Promises:
     """What a recipe promises; raises `RecipeError` on what is no promise."""
     given = recipe.options.get("promises", {})

@@ -35,8 +35,9 @@ from .lowering.integer_convolutions import place_trained
 from .lowering.static_convolutions import convolutions
 from .models.base import MODELS
 from .models.embedding import settle
-from .models.streaming import STREAMING, StreamingNet, streaming_spec
+from .models.running import STREAMING, why_not_streaming
 from .rewrites.base import apply_rewrites
+from .rewrites.streaming import streaming_form
 from .types import Artifact, Recipe, Role
 
 
@@ -102,8 +103,11 @@ class Exporter:
         """
         backend = BACKENDS[recipe.backend]
         path = folder / artifact_name(recipe, backend, role=self.model.spec.role)
-        module = apply_rewrites(self.compressed(recipe), backend.rewrites)
-        spec = self.model.spec
+        module, spec, stream = self.compressed(recipe), self.model.spec, None
+        if hop_s := hop_of(recipe):
+            module, stream = streaming_form(module, spec, hop_s=hop_s)
+            spec = stream.contract(spec)
+        module = apply_rewrites(module, backend.rewrites)
         if is_calibrated(recipe):
             recipe = calibrated_recipe(recipe, self.calibration)
             in_float = layers_in_float(recipe, self.canonical)
@@ -113,8 +117,6 @@ class Exporter:
                 layers=[name for name in convolutions(module) if name not in in_float],
                 observer=self.calibration.observer,
             )
-        if recipe.options.get(STREAMING):
-            module, spec = StreamingNet(module), streaming_spec(spec, module)
         stats = backend.export(module, spec, recipe, path)
         return Artifact(
             path=path.name,
@@ -126,6 +128,7 @@ class Exporter:
             tool_versions=backend.tool_versions(),
             graph_stats=stats,
             runtime_options=backend.runtime_options(),
+            stream=stream,
         )
 
 
@@ -140,8 +143,24 @@ def not_trained_for(model: LoadedModel, recipe: Recipe) -> str | None:
 
 
 def artifact_name(recipe: Recipe, backend: Backend, *, role: Role) -> str:
-    """`segmentation.fp32.onnx`."""
-    return f"{role.value}.{recipe.name}{backend.suffix}"
+    """`segmentation.fp32.onnx`; of a stateful artifact `segmentation.fp32.streaming.onnx`."""
+    form = f".{STREAMING}" if hop_of(recipe) else ""
+    return f"{role.value}.{recipe.name}{form}{backend.suffix}"
+
+
+def hop_of(recipe: Recipe) -> float | None:
+    """The longest hop in seconds of a recipe for a stateful artifact; None for other recipes.
+
+    Raises `RecipeError` on what is no length.
+    """
+    hop_s = recipe.options.get(STREAMING)
+    if not hop_s:
+        return None
+    if isinstance(hop_s, bool) or not isinstance(hop_s, int | float) or hop_s < 0:
+        raise RecipeError(
+            f"{recipe.backend}/{recipe.name}", found=f"{STREAMING} is {hop_s!r}", expected="seconds"
+        )
+    return float(hop_s)
 
 
 def plan(
@@ -151,28 +170,39 @@ def plan(
     recipes: list[str],
     dynamic_length: bool = False,
     lengths_s: Sequence[float] = (),
-    streaming: bool = False,
+    streaming_hop_s: float | None = None,
     allow: Sequence[str] = (),
     skip: Sequence[str] = (),
 ) -> Plan:
     """What to build for the named backends and recipes (empty: every backend, fp32).
 
-    `lengths_s` are further lengths of windows, and `streaming` asks for a network that carries its
-    states. `allow` names fallbacks that are no error (`export.budget`), beside the recipes' own.
-    `skip` names layers that every recipe leaves in float (`export.compress.layers`). What was asked
-    for by name and cannot be done raises (`BackendUnavailableError`, `RecipeError`); what was only
-    implied is left out with its reason.
+    `lengths_s` are further lengths of windows. With `streaming_hop_s` every recipe makes a stateful
+    artifact too, beside the one for windows (`export.rewrites.streaming`). `allow` names fallbacks
+    that are no error (`export.budget`), beside the recipes' own. `skip` names layers that every
+    recipe leaves in float (`export.compress.layers`). What was asked for by name and cannot be done
+    raises (`BackendUnavailableError`, `RecipeError`); what was only implied is left out with its
+    reason.
     """
     rate = model.spec.geometry.sample_rate_hz
     forms: dict[str, JsonValue] = {
         "dynamic_length": dynamic_length,
         "lengths_samples": [round(length_s * rate) for length_s in lengths_s],
-        STREAMING: streaming,
     }
+    kinds: list[dict[str, JsonValue]] = [forms]
+    if streaming_hop_s:
+        if reason := why_not_streaming(MODELS[model.spec.architecture].canonical(model.module)):
+            raise RecipeError(
+                f"{model.spec.name}: --{STREAMING}",
+                found=reason,
+                expected="a student with MFCC and LSTM layers that look back only",
+                todo="Choose one such as mfcc80-1uni, or build without it.",
+            )
+        kinds.append({STREAMING: streaming_hop_s})
     chosen, left_out = [], []
     selected = [
-        _with_options(recipe, forms=forms, allow=allow, skip=skip)
+        _with_options(recipe, forms=kind, allow=allow, skip=skip)
         for recipe in select_recipes(backends, recipes)
+        for kind in kinds
     ]
     for recipe in selected:
         backend = BACKENDS[recipe.backend]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from export.budget import LARGER, SLOWER, allowed_names, promises_of
+from export.budget import LARGER, SLOWER, allowed_names, partner_key, promises_of
 from export.types import Artifact, FloatComparison, LatencyReport, TimeRatio
 
 from .runners.base import why_untimed
@@ -74,15 +74,15 @@ def broken_promises(comparisons: Sequence[FloatComparison]) -> dict[str, list[st
 
 def compare_all(
     artifacts: Sequence[Artifact],
-    partners: Mapping[str, Artifact],
+    partners: Mapping[tuple[str, bool], Artifact],
     *,
     latencies: Sequence[LatencyReport],
 ) -> tuple[FloatComparison, ...]:
-    """Every artifact that is smaller than fp32, beside the partner of its backend."""
+    """Every artifact that is smaller than fp32, beside the partner of its backend and form."""
     return tuple(
-        compare_with_float(artifact, partners[artifact.recipe.backend], latencies=latencies)
+        compare_with_float(artifact, partner, latencies=latencies)
         for artifact in artifacts
-        if artifact.recipe.backend in partners and artifact is not partners[artifact.recipe.backend]
+        if (partner := partners.get(partner_key(artifact))) and artifact is not partner
     )
 
 

@@ -58,7 +58,7 @@ class Reshaping(Protocol):
     """A backend that makes more than one form of a model's inputs.
 
     `forms` are the options of recipes that ask for one: `lengths_samples` (windows of several
-    lengths), `streaming` (`export.models.streaming`).
+    lengths), `streaming` (`export.rewrites.streaming`).
     """
 
     forms: tuple[str, ...]

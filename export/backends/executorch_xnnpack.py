@@ -24,7 +24,7 @@ from ..errors import RecipeError
 from ..lowering.int8_dynamic import count_int8, int8_values, quantise_dynamically
 from ..lowering.placement import fallbacks, program_stats
 from ..lowering.scan_delegate import delegate_recurrence
-from ..models.base import MODELS
+from ..models.base import example_inputs
 from ..quiet import quiet_tools
 from ..recipes import refuse
 from ..types import GraphStats, ModelSpec, Precision, Recipe, RuntimeOption
@@ -75,6 +75,7 @@ class ExecuTorchXnnpack:
 
     suffix = ".pte"
     skips_layers = True
+    forms: tuple[str, ...] = ("streaming",)
     rewrites: tuple[str, ...] = (
         "sincnet_filterbank",
         "wav_norm_affine",
@@ -107,7 +108,7 @@ class ExecuTorchXnnpack:
         """Write the `.pte`; raises `RecipeError` on a recurrence that would be unrolled."""
         module = copy.deepcopy(module).eval().requires_grad_(False)
         _refuse_native_recurrence(module, recipe)
-        inputs = MODELS[spec.architecture].example_inputs(spec)
+        inputs = example_inputs(spec)
         with quiet_tools(), torch.no_grad():
             if _is_dynamic(recipe):
                 quantise_dynamically(module, skip=recipe.skip)

@@ -42,7 +42,7 @@ from ..lowering.static_convolutions import (
     static_convolutions,
     without_integers,
 )
-from ..models.base import MODELS
+from ..models.base import example_inputs
 from ..ort_session import profile_session
 from ..recipes import refuse
 from ..types import GraphStats, ModelSpec, Precision, Recipe, Role, RuntimeOption
@@ -128,6 +128,7 @@ class OnnxOrt:
 
     suffix = ".onnx"
     skips_layers = True
+    forms: tuple[str, ...] = ("streaming",)
     rewrites: tuple[str, ...] = (
         "sincnet_filterbank",
         "wav_norm_affine",
@@ -203,7 +204,7 @@ class OnnxOrt:
 
 
 def _trace(module: nn.Module, spec: ModelSpec, out: Path, *, dynamic: bool) -> None:
-    inputs = MODELS[spec.architecture].example_inputs(spec)
+    inputs = example_inputs(spec)
     axes = {spec.inputs[0].name: {2: "samples"}, spec.outputs[0].name: {1: "frames"}}
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     with warnings.catch_warnings(), torch.no_grad():
@@ -255,7 +256,7 @@ def _normalise(model: onnx.ModelProto, spec: ModelSpec) -> None:
 
 def _providers(path: Path, spec: ModelSpec) -> dict[str, dict[str, int]]:
     """Nodes by execution provider after the optimisations that do not depend on the machine."""
-    inputs = MODELS[spec.architecture].example_inputs(spec)
+    inputs = example_inputs(spec)
     window = {tensor.name: value.numpy() for tensor, value in zip(spec.inputs, inputs, strict=True)}
     basic: dict[str, RuntimeOption] = {"graph_optimization_level": "ORT_ENABLE_BASIC"}
     found: dict[str, Counter[str]] = {}

@@ -66,9 +66,14 @@ def command(
         bool,
         typer.Option(
             "--streaming",
-            help="Carry the recurrence's states from window to window, as inputs and outputs.",
+            help="Make stateful artifacts too, that take a hop of new audio and go on where they "
+            "stopped: of students with MFCC whose LSTMs only look back.",
         ),
     ] = False,
+    streaming_hop_s: Annotated[
+        float | None,
+        typer.Option(min=0.02, help="Longest hop of stateful artifacts, in seconds. Default: 0.5."),
+    ] = None,
     embedding: Annotated[
         str | None,
         typer.Option(help="Carry a whole pipeline: build this embedding model into the bundle."),
@@ -119,6 +124,7 @@ def command(
     """
     from runtime_checks.der import DerSettings
 
+    from ..models.running import HOP_S
     from .building import BuildRequest, parity_record, run_build
     from .guarding import show_comparisons
     from .presenting import artifact_rows, exit_code, parse_limits, show_result
@@ -140,7 +146,7 @@ def command(
         der_settings=DerSettings(collar_s=collar_s, skip_overlap=skip_overlap),
         runs=runs,
         lengths_s=tuple(length_s or ()),
-        streaming=streaming,
+        streaming_hop_s=streaming_hop_s or (HOP_S if streaming else None),
         skip=tuple(skip or ()),
         embedding=embedding,
         parameters=parameters,

@@ -68,7 +68,7 @@ class BuildRequest:
     der_settings: DerSettings
     runs: int
     lengths_s: tuple[float, ...] = ()
-    streaming: bool = False
+    streaming_hop_s: float | None = None
     trials: Path | None = None
     skip: tuple[str, ...] = ()
     embedding: str | None = None
@@ -127,7 +127,7 @@ def _build(request: BuildRequest, progress: Progress) -> BuildResult:
         recipes=request.recipes,
         dynamic_length=request.dynamic_length,
         lengths_s=request.lengths_s,
-        streaming=request.streaming,
+        streaming_hop_s=request.streaming_hop_s,
         allow=request.allow,
         skip=request.skip,
     )
@@ -247,7 +247,7 @@ def _measure(
         runs=request.runs,
         progress=progress,
     )
-    fp32 = {backend: made for backend, (made, _) in partners.items()}
+    fp32 = {key: made for key, (made, _) in partners.items()}
     return Measured(checked, latencies, profiles, compare_all(artifacts, fp32, latencies=latencies))
 
 

@@ -149,6 +149,8 @@ def find_contestants(request: ParetoRequest, progress: Progress) -> list[Contest
         verdicts = {each.artifact_path: each for each in read.content.parity}
         for artifact in read.content.artifacts:
             recipe, parity = artifact.recipe, verdicts.get(artifact.path)
+            if artifact.stream is not None:  # it takes hops: no time or size of another form
+                continue
             if (request.backends and recipe.backend not in request.backends) or (
                 request.recipes and recipe.name not in request.recipes
             ):

@@ -8,37 +8,38 @@ from pathlib import Path
 import typer
 
 from ..backends.base import FORMS, RECIPES
-from ..budget import is_smaller
+from ..budget import is_smaller, partner_key
 from ..pipeline import Exporter
 from ..types import Artifact, FloatComparison
 from .common import print_table
 
-Files = Mapping[str, tuple[Artifact, Path]]
-"""Artifacts with their files, by backend."""
+Files = Mapping[tuple[str, bool], tuple[Artifact, Path]]
+"""Artifacts with their files, by `export.budget.partner_key`."""
 
 
 def fp32_partners(
     exporter: Exporter, artifacts: Sequence[Artifact], folder: Path, *, scratch: Path
 ) -> Files:
-    """fp32 of every backend that has something smaller: the build's own, or made in `scratch`.
+    """fp32 of every backend and form that has something smaller: the build's own, or made in
+    `scratch`.
 
     A partner has the form of what it is compared with: the same windows, the same states.
     """
-    partners: dict[str, tuple[Artifact, Path]] = {}
+    partners: dict[tuple[str, bool], tuple[Artifact, Path]] = {}
     for artifact in artifacts:
-        backend = artifact.recipe.backend
-        fp32 = RECIPES.get(f"{backend}/fp32")
-        if backend in partners or fp32 is None or not is_smaller(artifact.recipe):
+        key = partner_key(artifact)
+        fp32 = RECIPES.get(f"{artifact.recipe.backend}/fp32")
+        if key in partners or fp32 is None or not is_smaller(artifact.recipe):
             continue
-        own = next((a for a in artifacts if a.recipe.backend == backend and _is_fp32(a)), None)
+        own = next((a for a in artifacts if partner_key(a) == key and _is_fp32(a)), None)
         if own is not None:
-            partners[backend] = (own, folder / own.path)
+            partners[key] = (own, folder / own.path)
             continue
         options = artifact.recipe.options
         forms = {k: v for k, v in options.items() if k in (*FORMS, "dynamic_length")}
         recipe = fp32.model_copy(update={"options": fp32.options | forms})
         made = exporter.export(recipe, scratch)
-        partners[backend] = (made, scratch / made.path)
+        partners[key] = (made, scratch / made.path)
     return partners
 
 

@@ -62,8 +62,9 @@ def add_pipeline(
     stages = torch_stages(segmentation, embedding)
     built = run_build(
         replace(
-            request, model=request.embedding, embedding=None, out=folder / EMBEDDING,
-            window_s=window_s, rttm=None, uem=None, audio=[each.path for each in recordings],
+            request, model=request.embedding, embedding=None, streaming_hop_s=None,
+            out=folder / EMBEDDING, window_s=window_s, rttm=None, uem=None,
+            audio=[each.path for each in recordings],
         ),
         progress,
     )  # fmt: skip

@@ -57,7 +57,13 @@ register_model = MODELS.register
 
 
 def example_inputs(spec: ModelSpec) -> tuple[Tensor, ...]:
-    """Inputs for tracing any form of a model: its architecture's, and zeros for states."""
-    given = MODELS[spec.architecture].example_inputs(spec)
+    """Inputs for tracing any form of a model: its architecture's, as long as the contract says, and
+    zeros for states."""
+    given = [
+        value[tuple(slice(size) for size in tensor.shape)]
+        for value, tensor in zip(
+            MODELS[spec.architecture].example_inputs(spec), spec.inputs, strict=False
+        )
+    ]
     states = spec.inputs[len(given) :]
     return (*given, *(torch.zeros([size or 1 for size in state.shape]) for state in states))

@@ -100,13 +100,20 @@ class MfccDft(nn.Module):
 
     def coefficients(self, waveform: Tensor) -> Tensor:
         """The same as [batch, frames, n_mfcc]."""
+        mel = self.mel_power(waveform)
+        return self.cepstrum(mel, self.largest(mel))
+
+    def mel_power(self, waveform: Tensor) -> Tensor:
+        """Powers of the mel bands, [batch, frames, n_mels]."""
         batch, _, samples = waveform.shape
         level = waveform.reshape(batch, 1, 1, samples).mean((2, 3), keepdim=True)
         level = level.reshape(batch, 1, 1)
         frames = self.frames(waveform - level) * self.window
-        mel = F.linear(self.power(frames, level), self.mel)
-        floor = self.largest(mel) * self.range
-        loudness = torch.log(torch.maximum(mel.clamp(min=self.smallest), floor))
+        return F.linear(self.power(frames, level), self.mel)
+
+    def cepstrum(self, mel: Tensor, largest: Tensor) -> Tensor:
+        """Coefficients of mel powers, in decibels with a floor below the largest."""
+        loudness = torch.log(torch.maximum(mel.clamp(min=self.smallest), largest * self.range))
         return F.linear(loudness, self.cosine)
 
     def frames(self, waveform: Tensor) -> Tensor:

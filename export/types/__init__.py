@@ -32,6 +32,11 @@ from .models import (
     Role,
     TensorSpec,
 )
+from .streams import (
+    Initial,
+    StateSpec,
+    StreamSpec,
+)
 from .timing import (
     ArtifactProfile,
     BenchRecord,
@@ -78,6 +83,7 @@ __all__ = [
     "Golden",
     "GraphStats",
     "GuardRecord",
+    "Initial",
     "LatencyRecord",
     "LatencyReport",
     "Metric",
@@ -97,6 +103,8 @@ __all__ = [
     "RungName",
     "RuntimeOption",
     "Sha256",
+    "StateSpec",
+    "StreamSpec",
     "TensorSpec",
     "TimeRatio",
     "Value",

@@ -6,6 +6,8 @@ from enum import StrEnum
 
 from pydantic import Field, JsonValue
 
+from .models import ModelSpec
+from .streams import StreamSpec
 from .values import Sha256, Value
 
 
@@ -71,7 +73,8 @@ RuntimeOption = bool | int | str
 class Artifact(Value):
     """One exported file (or package directory) of a bundle.
 
-    `runtime_options` are how its runtime should be set up, by the runtime's own names.
+    `runtime_options` are how its runtime should be set up, by the runtime's own names. `stream` is
+    what a stateful artifact takes and gives; None for one that takes windows as the model does.
     """
 
     path: str
@@ -83,6 +86,11 @@ class Artifact(Value):
     tool_versions: dict[str, str]
     graph_stats: GraphStats
     runtime_options: dict[str, RuntimeOption] = Field(default_factory=dict)
+    stream: StreamSpec | None = None
+
+    def contract(self, spec: ModelSpec) -> ModelSpec:
+        """The inputs and outputs of this artifact of a model."""
+        return spec if self.stream is None else self.stream.contract(spec)
 
 
 class Golden(Value):

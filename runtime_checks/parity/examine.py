@@ -13,7 +13,6 @@ from torch import nn
 
 from export.audio import Window
 from export.models.base import MODELS
-from export.models.streaming import STREAMING, streaming_spec
 from export.progress import Progress
 from export.types import (
     RUNGS,
@@ -37,6 +36,7 @@ from .bisect import Divergence, bisect, first_divergence, layer_reference
 from .contract import features
 from .decisions import Floats
 from .embeddings import module_trials
+from .hops import by_windows, exported_form, heard_otherwise, reference_of, stream_problems
 from .ladder import NO_SCORES, Climbed, Execution, climb, execute
 from .limits import Limits, limits_for
 from .probe import fresh_export
@@ -109,6 +109,9 @@ class Examiner:
         first = inside.report("compressed", earlier=None)
         second = inside.report("float", earlier=first)
         examined = gather(artifact, [first, second], execution.scores)
+        if artifact.stream is not None:
+            running = self.scores_of(reference_of(artifact, self.float_model, self.spec))
+            notes = (*notes, heard_otherwise(running, self.float_scores, spec=self.spec))
         return replace(examined, notes=tuple(f"{artifact.path}: {note}" for note in notes))
 
     def _runs(self, artifact: Artifact) -> str:
@@ -118,30 +121,28 @@ class Examiner:
     def _execute(self, artifact: Artifact, path: Path) -> tuple[Runner | None, Execution]:
         try:
             runner = RUNNERS[self._runs(artifact)].open(
-                path, self.spec, threads=self.threads, options=artifact.runtime_options
-            )
+                path, artifact.contract(self.spec), threads=self.threads,
+                options=artifact.runtime_options,
+            )  # fmt: skip
         except NotRunnableError:
             raise
         except Exception as error:
             # As in running: a file that makes its runtime raise has failed, the others go on.
             return None, Execution(None, ((None, f"it cannot be opened: {error}"),))
+        module = self.compressed(artifact.recipe)
+        declared = stream_problems(runner, artifact, module, self.spec)
+        ran = by_windows(runner, artifact, self.spec)
         execution = execute(
-            runner,
+            ran,
             self.windows,
-            spec=self._contract(artifact.recipe),
+            spec=self.spec,
             dynamic_length=artifact.dynamic_length,
             trials=self.trials,
             stage=artifact.path,
             progress=self.progress,
         )
-        found = weight_problems(runner, artifact, self.compressed(artifact.recipe))
-        return runner, replace(execution, problems=(*execution.problems, *found))
-
-    def _contract(self, recipe: Recipe) -> ModelSpec:
-        """The contract of the recipe's form of the model."""
-        if recipe.options.get(STREAMING):
-            return streaming_spec(self.spec, self.compressed(recipe))
-        return self.spec
+        held = weight_problems(runner, artifact, exported_form(artifact, module, self.spec))
+        return ran, replace(execution, problems=(*declared, *execution.problems, *held))
 
     def scores_of(self, module: nn.Module) -> ReferenceScores:
         """Scores of a compressed module on all windows.
@@ -154,7 +155,7 @@ class Examiner:
         pairs = zip(first.float64, (self.float_scores.float64[i] for i in chosen), strict=True)
         if all(np.abs(mine - theirs).max() <= SAME_WITHIN for mine, theirs in pairs):
             return self.float_scores
-        digest = hashlib.sha256(type(module).__name__.encode())
+        digest = hashlib.sha256(repr(module).encode())
         for name, tensor in sorted(module.state_dict().items()):
             digest.update(name.encode())
             digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
@@ -198,7 +199,9 @@ class _Inside:
         precision = recipe.activation_precision if exported else recipe.tolerance
         limits, changed = limits_for(recipe, precision, changes=job.changes)
         module = job.compressed(recipe) if exported else job.float_model
-        reference = job.scores_of(module) if exported else job.float_scores
+        module = reference_of(self.artifact, module, job.spec)
+        plain = module is job.float_model
+        reference = job.float_scores if plain else job.scores_of(module)
         climbed = climb(
             self.execution,
             reference,
@@ -270,6 +273,8 @@ class _Inside:
         job, recipe = self.job, self.artifact.recipe
         if self.runner is None or job.spec.role is Role.EMBEDDING:
             return Divergence(None, "")
+        if self.artifact.stream is not None:
+            return Divergence(None, "no layer is named of what goes on from hop to hop")
         named = [rung.worst_window for rung in climbed.rungs if rung.name is RungName.SCORES]
         window = next((w for w in job.windows if w.name in named), job.windows[0])
         audio = [each for each in job.windows if not each.uri.startswith(PREFIX)]

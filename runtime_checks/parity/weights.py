@@ -11,11 +11,11 @@ from ..runners.base import Runner, Weighing
 
 
 def weight_problems(
-    runner: Runner, artifact: Artifact, compressed: nn.Module
+    runner: Runner, artifact: Artifact, module: nn.Module
 ) -> tuple[tuple[None, str], ...]:
-    """What of a file's weights is not the compressed model's, as problems of no one window; nothing
-    where a runner cannot tell."""
+    """What of a file's weights is not that of the module that was exported, before its rewrites, as
+    problems of no one window; nothing where a runner cannot tell."""
     if not isinstance(runner, Weighing):
         return ()
-    exported = apply_rewrites(compressed, artifact.rewrites)
+    exported = apply_rewrites(module, artifact.rewrites)
     return tuple((None, text) for text in runner.weight_faults(exported))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -88,9 +88,16 @@ def candidates(
     found = [candidate(EAGER_BASELINE, OpenEager(load_eager, spec), spec=spec)]
     for artifact, path in artifacts:
         if why_untimed(artifact.recipe.backend) is None:
-            opener = OpenArtifact(artifact.recipe.backend, path, spec, artifact.runtime_options)
-            found.append(candidate(artifact.path, opener, spec=spec, sha256=artifact.sha256))
+            found.append(_of_artifact(artifact, path, spec))
     return found
+
+
+def _of_artifact(artifact: Artifact, path: Path, spec: ModelSpec) -> Candidate:
+    """A stateful artifact takes a hop where others take a window."""
+    stream, declared = artifact.stream, artifact.contract(spec)
+    opener = OpenArtifact(artifact.recipe.backend, path, declared, artifact.runtime_options)
+    made = candidate(artifact.path, opener, spec=spec, sha256=artifact.sha256)
+    return replace(made, window_samples=stream.hop_samples) if stream else made
 
 
 def candidate(

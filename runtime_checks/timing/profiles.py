@@ -33,11 +33,15 @@ def profile_artifacts(
     if runs == 0:
         return ()
     windows = windows_of(recordings, spec=spec)
-    inputs = [window_inputs(spec.inputs, windows[i % len(windows)][0, 0]) for i in range(runs)]
     found = []
     for index, (artifact, path) in enumerate(artifacts):
         progress("profiling", index, len(artifacts))
         backend = artifact.recipe.backend
+        declared = artifact.stream.inputs if artifact.stream else spec.inputs
+        taken = declared[0].shape[2]
+        inputs = [
+            window_inputs(declared, windows[i % len(windows)][0, 0, :taken]) for i in range(runs)
+        ]
         nodes: tuple[NodeTime, ...] = ()
         reason = RUNNERS[backend].unavailable()
         if reason is None:

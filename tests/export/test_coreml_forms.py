@@ -1,4 +1,4 @@
-"""Core ML packages for windows of any length, of several, and for streams."""
+"""Core ML packages for windows of any length and of several."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ from export.checkpoint import LoadedModel
 from export.errors import RecipeError
 from export.models.base import MODELS
 from export.models.pyannet import student_config
-from export.models.streaming import StreamingNet, streaming_spec
 from export.pipeline import Exporter, plan
 from export.types import Recipe
 from runtime_checks.runners.base import RUNNERS
@@ -93,55 +92,9 @@ def test_a_form_that_does_not_exist_is_refused(
     assert not list(tmp_path.iterdir())
 
 
-def test_backends_without_these_forms_refuse_them() -> None:
-    model = student("sinc-1uni")
+def test_backends_without_this_form_refuse_it() -> None:
     for backend in ("onnx_ort", "executorch_xnnpack"):
-        for form in ({"streaming": True}, {"lengths_s": [0.5]}):
-            with pytest.raises(RecipeError, match="this backend has no form for the option"):
-                plan(model, backends=[backend], recipes=[], **form)
-    planned = plan(model, backends=[BACKEND], recipes=[], lengths_s=[0.5], streaming=True)
-    assert planned.recipes[0].options == {"lengths_samples": [8000], "streaming": True}
-
-
-@pytest.mark.parametrize("name", [*sorted(LIMITS), "int8-weights"])
-def test_states_are_carried_over_consecutive_windows(
-    name: str, speech: NDArray[np.float32], tmp_path: Path
-) -> None:
-    exporter = Exporter(student("sinc-2uni"))
-    artifact = exporter.export(asked(name, streaming=True), tmp_path)
-    assert artifact.graph_stats.not_smaller == {}
-    runner = RUNNERS[BACKEND].open(tmp_path / artifact.path, exporter.model.spec, threads=1)
-    spec = streaming_spec(exporter.model.spec, exporter.canonical)
-    assert (runner.inputs, runner.outputs) == (spec.inputs, spec.outputs)
-    assert [tensor.shape for tensor in spec.inputs[1:]] == [(2, 1, 16)] * 2
-    exact = copy.deepcopy(StreamingNet(exporter.compressed(artifact.recipe))).double()
-    h = c = torch.zeros(2, 1, 16, dtype=torch.float64)
-    given = {"h0": np.zeros((2, 1, 16), np.float32), "c0": np.zeros((2, 1, 16), np.float32)}
-    limit = LIMITS.get(name, LIMITS["fp16"])
-    for window in speech[0].reshape(5, 1, 1, 16000)[:3]:
-        fresh = {**given, "h0": np.zeros_like(given["h0"]), "c0": np.zeros_like(given["c0"])}
-        found = runner.run({"waveform": window, **given})
-        forgetful = runner.run({"waveform": window, **fresh})["scores"]
-        with torch.inference_mode():
-            scores, h, c = exact(torch.from_numpy(window).double(), h, c)
-        for mine, theirs in ((found["scores"], scores), (found["h"], h), (found["c"], c)):
-            assert np.abs(mine - theirs.numpy()).max() < limit
-        first = not given["h0"].any()
-        assert first == np.array_equal(forgetful, found["scores"])
-        given = {"h0": found["h"], "c0": found["c"]}
-
-
-def test_the_streaming_form_from_zero_is_the_model() -> None:
-    exporter = Exporter(student("sinc-2uni"))
-    zeros = torch.zeros(2, 1, 16)
-    waveform = torch.randn(1, 1, 16000)
-    with torch.inference_mode():
-        scores = StreamingNet(exporter.canonical)(waveform, zeros, zeros)[0]
-        expected = exporter.model.module(waveform)
-    torch.testing.assert_close(scores, expected, rtol=0, atol=1e-6)
-
-
-def test_a_network_that_looks_ahead_has_no_streaming_form(tmp_path: Path) -> None:
-    with pytest.raises(RecipeError, match=r"also looks ahead.*sinc-2uni-2lin"):
-        Exporter(student("sinc-1bi")).export(asked("fp32", streaming=True), tmp_path)
-    assert not list(tmp_path.iterdir())
+        with pytest.raises(RecipeError, match="this backend has no form for the option"):
+            plan(student("sinc-1uni"), backends=[backend], recipes=[], lengths_s=[0.5])
+    planned = plan(student("sinc-1uni"), backends=[BACKEND], recipes=[], lengths_s=[0.5])
+    assert planned.recipes[0].options == {"lengths_samples": [8000]}
