@@ -17,12 +17,12 @@ from runtime_checks.parity.decisions import decide
 from runtime_checks.rttm import load_reference
 
 from ..audio import Recording, cut_windows
-from ..checkpoint import LoadedModel, load_model
+from ..checkpoint import LoadedModel, load_model, zoo_dir, zoo_names
 from ..distil.config import DistilConfig, TrainingAudio
 from ..distil.conversations import Turn
 from ..distil.data import load_speakers, load_training_audio
 from ..distil.evaluate import compare_scores, score_windows, stack_windows
-from ..distil.folder import read_record, write_student
+from ..distil.folder import RECORD_FILE, read_record, write_student
 from ..distil.labels import Turns
 from ..distil.objective import Objective
 from ..distil.protocols import read_protocol
@@ -126,7 +126,16 @@ def run_distill(request: DistillRequest, progress: Progress) -> TrainingRecord |
         provenance=provenance,
         averaged_with=averaged_with,
         start=start,
+        started_from=_record_of(request.start_from),
     )
+
+
+def _record_of(source: str | None) -> TrainingRecord | None:
+    """The record of the model to start from; None for one that came without."""
+    if source is None:
+        return None
+    folder = zoo_dir() / source if source in zoo_names() else Path(source)
+    return read_record(folder) if (folder / RECORD_FILE).is_file() else None
 
 
 def _other(

@@ -53,7 +53,7 @@ def _data(record: TrainingRecord) -> str:
         lines.append(f"- choosing: {_recordings(part.recordings)}, {part.audio_s:.0f} s")
     lines += [f"- source: {credit}" for credit in record.credits]
     return (
-        "\n".join(lines) + f"\n\n{labels_in_words(record.config)} Windows are "
+        "\n".join(lines) + f"\n\n{labels_in_words(record.lineage())} Windows are "
         "spliced, mixed, talked over, played faster or slower, moved to simulated rooms, filtered, "
         "band-limited, laid over babble and noise, and scaled, all at random. The hashes of all "
         "audio are in `training.json`."
@@ -72,7 +72,10 @@ def _training(record: TrainingRecord, spec: ModelSpec) -> str:
         + f".{_averaged(record)} Settings are in `training.json`, the course of the training in "
         "`log.csv`."
     )
-    return f"{text}\n\n```\n{record.command}\n```" if record.command else text
+    commands = [each.command for each in record.lineage() if each.command]
+    if len(commands) > 1:
+        text += " The commands, in their order:"
+    return "\n\n".join([text, *(f"```\n{command}\n```" for command in commands)])
 
 
 def _averaged(record: TrainingRecord) -> str:
@@ -81,8 +84,7 @@ def _averaged(record: TrainingRecord) -> str:
     if record.averaged_with is not None:
         text += (
             " They are averaged with those of a second student (Wortsman et al., ICML 2022), whose "
-            f"record is in this one's and which was made by\n\n```\n{record.averaged_with.command}"
-            "\n```\n\n"
+            "record is in this one's."
         )
     if onset != THRESHOLD:
         text += f" The bias is shifted so that a score of {onset:g} became 0.5."

@@ -44,6 +44,7 @@ def write_student(
     provenance: Provenance,
     averaged_with: TrainingRecord | None = None,
     start: LoadedModel | None = None,
+    started_from: TrainingRecord | None = None,
 ) -> TrainingRecord:
     """Write the model folder that `load_model` and pyannote.audio load.
 
@@ -84,6 +85,7 @@ def write_student(
             figures=tuple(figures),
             tool_versions={tool: version(tool) for tool in TOOLS},
             averaged_with=averaged_with,
+            started_from=started_from,
         )
         (made / RECORD_FILE).write_text(record.to_json())
         (made / LOG_FILE).write_text(log_text(trained.log_rows))

@@ -55,6 +55,20 @@ class TrainingRecord(Value):
     tool_versions: dict[str, str]
     averaged_with: TrainingRecord | None = None
     """Of the student whose weights half of these are."""
+    started_from: TrainingRecord | None = None
+    """Of the student that this one was when it began, where that has a record."""
+
+    def lineage(self) -> list[TrainingRecord]:
+        """All trainings that these weights come from, in an order to repeat them in; this is last.
+
+        What two of them began with is there once.
+        """
+        found: list[TrainingRecord] = []
+        for earlier in (self.started_from, self.averaged_with):
+            for record in earlier.lineage() if earlier else []:
+                if record not in found:
+                    found.append(record)
+        return [*found, self]
 
 
 def pooled_der(figures: Sequence[SplitFigures]) -> tuple[float, float] | None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from ..types import ModelSpec
 from .config import PLATEAU_PATIENCE, DistilConfig
+from .record import TrainingRecord
 
 
 def loss_in_words(config: DistilConfig, spec: ModelSpec) -> str:
@@ -45,8 +48,8 @@ def schedule_in_words(config: DistilConfig) -> str:
     return text if config.precision == "32-true" else f"{text}, precision {config.precision}"
 
 
-def labels_in_words(config: DistilConfig) -> str:
-    """Whether labels were learnt from."""
-    if config.label_share:
+def labels_in_words(lineage: Sequence[TrainingRecord]) -> str:
+    """Whether labels were learnt from in any of the trainings that a student comes from."""
+    if any(record.config.label_share for record in lineage):
         return "The teacher labels every window; a share of the loss is on who really talks."
     return "No labels were used: the teacher labels every window."

@@ -14,6 +14,7 @@ from export.checkpoint import LoadedModel, load_model
 from export.cli.distilling import DistillRequest, Measured, run_distill
 from export.distil.averaging import average_weights
 from export.distil.calibrate import move_onset
+from export.distil.card import model_card
 from export.distil.folder import read_record
 from export.distil.objective import Objective
 from export.distil.parts import after_front_end, drop_hidden, last_recurrent
@@ -126,6 +127,26 @@ def test_a_run_averages_and_records_where_the_weights_are_from(tmp_path: Path) -
     assert "averaged with those of a second student" in card
     assert "a score of 0.4 became 0.5" in card
     assert "dropout of 0.3 after the recurrent layers" in card
+
+
+def test_the_card_tells_of_all_trainings_that_the_weights_come_from(tmp_path: Path) -> None:
+    first = run_distill(request(tmp_path / "first"), silent)
+    settings = request(tmp_path).settings | {"seed": 1, "label_share": 0.3}
+    started = request(
+        tmp_path / "second",
+        settings=settings,
+        start_from=str(tmp_path / "first"),
+        rttm=sample_recording()[1],
+    )
+    second = run_distill(started, silent)
+    assert first is not None and second is not None
+    assert second.started_from == first and first.started_from is None
+    third = first.model_copy(update={"averaged_with": second, "command": "third"})
+    chain = [record.weights_sha256 for record in third.lineage()]
+    assert chain == [first.weights_sha256, second.weights_sha256, first.weights_sha256]
+    card = model_card(third, load_model(tmp_path / "first").spec)
+    assert card.index(first.command) < card.index("third")
+    assert "No labels were used" not in card and "a share of the loss is on who" in card
 
 
 def test_a_student_that_does_not_fit_is_refused_before_training(tmp_path: Path) -> None:
