@@ -20,7 +20,7 @@ from export.types import Role
 # development and test pooled, percent above the teacher's, at most. What the trained students
 # reach, rounded: a student that replaces one must not be worse (docs/distillation.md).
 SHIPPED = {
-    "sinc-1bi": (270_445, 97.4, 5.7),
+    "sinc-1bi": (270_445, 97.4, 1.2),
     "sinc-2bi": (665_709, 97.3, 0.8),
     "sinc-1uni": (156_781, 95.5, 15.7),
     "mfcc120-1bi": (289_283, 94.9, 9.5),
