@@ -257,6 +257,8 @@ def _pool_identity(identity: dict[str, Any], student: nn.Module) -> dict[str, di
     }
     block, net = front_end(student), cast(Any, student)
     settings = dict(net.hparams["sincnet" if "sincnet" in net.hparams else "mfcc"])
+    if "sincnet" in net.hparams:  # pyannote's networks say it here as well, ours do not
+        settings["sample_rate"] = net.hparams["sample_rate"]
     tensors = {
         name: hashlib.sha256(tensor.numpy().tobytes()).hexdigest()
         for name, tensor in block.state_dict().items()

@@ -162,6 +162,9 @@ def test_pool_is_labelled_once(
     run(short.model_copy(update={"learning_rate": 1e-3}), resume=False)
     assert stages == ["training"]
     shutil.rmtree(tmp_path / CHECKPOINTS)
+    run(short.model_copy(update={"student": f"{CONFIG.student}-gru"}), resume=False)
+    assert stages == ["training"]
+    shutil.rmtree(tmp_path / CHECKPOINTS)
     for cache in (tmp_path / CACHE).iterdir():
         cache.write_bytes(cache.read_bytes()[:100])
     run(short, resume=False)
