@@ -111,12 +111,12 @@ def test_a_recipe_exports_the_same_bytes_twice_and_runs(
     if is_trained(recipe):
         [waveform] = MODELS[model.spec.architecture].example_inputs(model.spec)
         model = replace(model, grids=found_grids(model.module, recipe, waveform))
-    artifacts = []
-    for folder in (tmp_path / "a", tmp_path / "b"):
-        folder.mkdir()
-        artifacts.append(Exporter(model).export(recipe, folder))
-    assert artifacts[0] == artifacts[1]
-    artifact = artifacts[0]
+    (tmp_path / "a").mkdir()
+    artifact = Exporter(model).export(recipe, tmp_path / "a")
+    # Lowering to ExecuTorch takes ten seconds: one architecture stands for all.
+    if recipe.backend != "executorch_xnnpack" or model.spec.architecture == "PyanNet":
+        (tmp_path / "b").mkdir()
+        assert Exporter(model).export(recipe, tmp_path / "b") == artifact
     path = tmp_path / "a" / artifact.path
     assert artifact.path == artifact_name(recipe, backend, role=model.spec.role)
     assert artifact.sha256 == hash_path(path)

@@ -26,7 +26,8 @@ from export.pipeline import Exporter, created_by
 from export.types import Artifact, BenchRecord, BundleContent, LatencyReport
 
 ONNX, COREML = "segmentation.fp32.onnx", "segmentation.fp32.mlpackage"
-QUICK = ["--runs", "6", "--warmup", "1", "--repeats", "2"]
+ONE_PROCESS = ["--runs", "6", "--warmup", "1", "--repeats", "1"]
+QUICK = [*ONE_PROCESS[:-1], "2"]
 
 
 @pytest.fixture(scope="module")
@@ -167,7 +168,7 @@ def test_models_are_exported_timed_with_each_window_and_compared_with_an_older_r
     past.write_text(older_run(window_s=1.0, ratio=0.001).to_json())
     windows = ["--window-s", "0.5", "--window-s", "1"]
     files: list[str | Path] = ["--out", out, "--html", html, "--against", past]
-    result = run("mfcc80-1uni", "-b", "onnx_ort", *windows, *files, *QUICK)
+    result = run("mfcc80-1uni", "-b", "onnx_ort", *windows, *files, *ONE_PROCESS)
     assert result.exit_code == 1, result.output
     data = json.loads(out.read_text())
     assert [(r["window_s"], r["candidate"]) for r in data["reports"]] == [
