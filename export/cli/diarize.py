@@ -37,6 +37,12 @@ def command(
         bool,
         typer.Option("--online", help="Decide while listening, and never change a decision."),
     ] = False,
+    windowed: Annotated[
+        bool,
+        typer.Option(
+            "--windowed", help="Online: score whole windows, even where a stateful artifact is."
+        ),
+    ] = False,
     microphone: Annotated[
         bool, typer.Option("--microphone", help="Listen to the microphone until Ctrl-C.")
     ] = False,
@@ -97,13 +103,18 @@ def command(
         quiet=quiet,
     )
     request.check()
+    stateful = request.online and not windowed
     if bundle is not None:
         if segmentation or embedding or parameters:
             raise typer.BadParameter("a bundle brings its own models and parameters")
-        pipeline = bundle_pipeline(bundle, backend=backend, recipe=recipe, threads=threads)
+        pipeline = bundle_pipeline(
+            bundle, backend=backend, recipe=recipe, threads=threads, stateful=stateful
+        )
     else:
         if backend or recipe:
             raise typer.BadParameter("name a bundle whose artifacts these are (--bundle)")
-        pipeline = model_pipeline(segmentation, embedding, parameters=parameters, threads=threads)
+        pipeline = model_pipeline(
+            segmentation, embedding, parameters=parameters, threads=threads, stateful=stateful
+        )
     say(f"with {pipeline.said}", quiet=quiet)
     run(request, changed(pipeline, request, latency_s=latency_s, hop_s=hop_s))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,6 +18,7 @@ from ..types import Bundle, PipelineParameters, Recipe, Role
 if TYPE_CHECKING:
     from runtime_checks.diarize.networks import Found
     from runtime_checks.diarize.stages import Stages
+    from runtime_checks.diarize.stateful import StatefulSegmentation
 
     from ..checkpoint import LoadedModel
 
@@ -29,22 +30,46 @@ BACKEND = "onnx_ort"
 
 @dataclass(frozen=True)
 class Pipeline:
-    """Stages that are open, their parameters, and a sentence that says what they are."""
+    """Stages that are open, their parameters, a sentence that says what they are, and the stateful
+    segmentation that goes on from hop to hop, if there is one."""
 
     stages: Stages
     parameters: PipelineParameters
     said: str
+    stateful: StatefulSegmentation | None = None
+
+    def from_hop_to_hop(self, found: Found, *, threads: int) -> Pipeline:
+        """The same with a stateful segmentation, whose hop the pipeline takes."""
+        from runtime_checks.diarize.networks import stateful_segmentation
+
+        stateful = stateful_segmentation(found, threads=threads)
+        parameters = self.parameters.model_copy(update={"hop_s": stateful.hop_s})
+        said = f"{self.said}; segmentation from hop to hop ({found.artifact.path})"
+        return replace(self, parameters=parameters, stateful=stateful, said=said)
 
 
 def bundle_pipeline(
-    path: Path, *, backend: str | None, recipe: str | None, threads: int
+    path: Path, *, backend: str | None, recipe: str | None, threads: int, stateful: bool = False
 ) -> Pipeline:
-    """The pipeline of a bundle that carries one (`diarport build … --embedding NAME`)."""
+    """The pipeline of a bundle that carries one (`diarport build … --embedding NAME`).
+
+    With `stateful` its segmentation goes on from hop to hop, if the bundle has such an artifact of
+    the backend and recipe that are taken.
+    """
     from runtime_checks.diarize.networks import artifact_stages
+
+    from ..bundle import read_bundle
 
     segmentation, embedding, parameters = pipeline_parts(path, backend=backend, recipe=recipe)
     stages = artifact_stages(segmentation, embedding, threads=threads)
-    return Pipeline(stages, parameters, f"{segmentation.name} and {embedding.name} of {path}")
+    made = Pipeline(stages, parameters, f"{segmentation.name} and {embedding.name} of {path}")
+    taken = segmentation.artifact.recipe
+    for each in read_bundle(path).content.artifacts if stateful else ():
+        same = (each.recipe.backend, each.recipe.name) == (taken.backend, taken.name)
+        if same and each.stream is not None:
+            found = replace(segmentation, artifact=each, path=path / each.path)
+            return made.from_hop_to_hop(found, threads=threads)
+    return made
 
 
 def pipeline_parts(
@@ -80,7 +105,8 @@ def _choose(path: Path, read: Bundle, *, backend: str | None, recipe: str | None
     wanted = [
         each
         for each in artifacts
-        if (recipe is None or each.recipe.name == recipe)
+        if each.stream is None
+        and (recipe is None or each.recipe.name == recipe)
         and (each.recipe.backend == backend_of(backend) if backend else _runs(each.recipe.backend))
     ]
     if not wanted:
@@ -102,12 +128,22 @@ def _runs(backend: str) -> bool:
 
 
 def model_pipeline(
-    segmentation: str | None, embedding: str | None, *, parameters: Path | None, threads: int
+    segmentation: str | None,
+    embedding: str | None,
+    *,
+    parameters: Path | None,
+    threads: int,
+    stateful: bool = False,
 ) -> Pipeline:
-    """The pipeline of two models, exported to ONNX once and kept in the user's cache."""
+    """The pipeline of two models, exported to ONNX once and kept in the user's cache.
+
+    With `stateful` a segmentation that can goes on from hop to hop.
+    """
     from runtime_checks.diarize.networks import artifact_stages
 
     from ..checkpoint import load_model, with_window
+    from ..models.base import MODELS
+    from ..models.running import why_not_streaming
 
     first = load_model(segmentation or SEGMENTATION)
     second = load_model(embedding or embedded_embedding())
@@ -119,7 +155,12 @@ def model_pipeline(
     second = with_window(second, first.spec.geometry.window_s)
     stages = artifact_stages(_exported(first), _exported(second), threads=threads)
     said = f"{first.spec.name} and {second.spec.name}, exported to ONNX"
-    return Pipeline(stages, parameters_of(second, parameters), said)
+    made = Pipeline(stages, parameters_of(second, parameters), said)
+    canonical = MODELS[first.spec.architecture].canonical(first.module) if stateful else None
+    if canonical is not None and why_not_streaming(canonical) is None:
+        hop_s = made.parameters.hop_s
+        return made.from_hop_to_hop(_exported(first, hop_s=hop_s), threads=threads)
+    return made
 
 
 def embedded_embedding() -> str:
@@ -158,14 +199,18 @@ def parameters_of(embedding: LoadedModel, path: Path | None) -> PipelineParamete
         ) from error
 
 
-def _exported(model: LoadedModel) -> Found:
+def _exported(model: LoadedModel, *, hop_s: float | None = None) -> Found:
+    """The fp32 artifact of a model, for windows or, with a hop, the stateful one."""
     from runtime_checks.diarize.networks import Found
 
     from ..backends.base import select_recipes
     from ..bundle import hash_path
+    from ..models.running import STREAMING
     from ..pipeline import Exporter
 
     recipe: Recipe = select_recipes([BACKEND], ["fp32"])[0]
+    if hop_s is not None:
+        recipe = recipe.model_copy(update={"options": recipe.options | {STREAMING: hop_s}})
     made_of = "".join(
         (model.sha256, model.spec.to_json(), recipe.to_json(), version("diarport"),
          version("torch"), version("onnxruntime"))

@@ -70,6 +70,8 @@ def changed(
     if request.max_speakers is not None and request.online:
         changes["max_speakers"] = request.max_speakers
     parameters = pipeline.parameters.model_copy(update=changes)
+    if pipeline.stateful is not None:
+        pipeline.stateful.check(parameters)
     check_times(parameters, window_s=pipeline.stages.spec.geometry.window_s)
     return replace(pipeline, parameters=parameters)
 
@@ -168,7 +170,7 @@ def _online(
 ) -> None:
     from runtime_checks.diarize.online import OnlineDiarizer
 
-    diarizer = OnlineDiarizer(pipeline.stages, pipeline.parameters)
+    diarizer = OnlineDiarizer(pipeline.stages, pipeline.parameters, stateful=pipeline.stateful)
     try:
         for block in blocks:
             for decision in diarizer.push(block):

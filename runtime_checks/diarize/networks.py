@@ -15,6 +15,7 @@ from export.types import Artifact, ModelSpec
 
 from ..runners.base import RUNNERS, Runner
 from .stages import Samples, Stages
+from .stateful import StatefulSegmentation
 
 if TYPE_CHECKING:
     from export.checkpoint import LoadedModel
@@ -60,6 +61,13 @@ def artifact_stages(segmentation: Found, embedding: Found, *, threads: int = 1) 
     return Stages(segment, embed, segmentation.spec)
 
 
+def stateful_segmentation(found: Found, *, threads: int = 1) -> StatefulSegmentation:
+    """Open a stateful artifact. Raises as `artifact_stages` does."""
+    stream = found.artifact.stream
+    assert stream is not None, "not a stateful artifact"  # noqa: S101 - whoever chose it knows
+    return StatefulSegmentation(_open(found, threads), stream, found.spec)
+
+
 def torch_stages(segmentation: LoadedModel, embedding: LoadedModel) -> Stages:
     """The PyTorch modules, as they are used without us: float32, inference mode."""
     import torch
@@ -100,6 +108,7 @@ def _open(found: Found, threads: int) -> Runner:
     factory = RUNNERS[backend]
     if reason := factory.unavailable():
         raise BackendUnavailableError(backend, found=reason)
+    contract = found.artifact.contract(found.spec)
     return factory.open(
-        found.path, found.spec, threads=threads, options=found.artifact.runtime_options
+        found.path, contract, threads=threads, options=found.artifact.runtime_options
     )

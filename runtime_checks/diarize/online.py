@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,12 +14,13 @@ from export.types import PipelineParameters
 
 from ..parity.decisions import Bools
 from ..results import Turn
-from .aggregation import Aggregator, first_frame, frames_before
+from .aggregation import Aggregator, VotedScores, first_frame, frames_before
 from .decisions import Floats, hysteresis
 from .incremental import IncrementalClustering
 from .stages import Samples, Stages, WindowSpeech, listen
+from .stateful import StatefulSegmentation
 from .turns import TurnBuilder
-from .windows import RollingWindow
+from .windows import Hop, RollingWindow
 
 
 @dataclass(frozen=True)
@@ -54,26 +55,46 @@ def place(speech: WindowSpeech, assignment: NDArray[np.int64], *, speakers: int)
 
 
 class DecidedFrames:
-    """Windows that are assigned in, frames that are decided out: aggregation and thresholds."""
+    """Windows that are assigned in, frames that are decided out: aggregation and thresholds.
 
-    def __init__(self, stages: Stages, parameters: PipelineParameters, *, speakers: int) -> None:
+    `scored_once` says that all windows have the same score of a frame, so that only whose it is has
+    to be found (`VotedScores`).
+    """
+
+    def __init__(
+        self,
+        stages: Stages,
+        parameters: PipelineParameters,
+        *,
+        speakers: int,
+        scored_once: bool = False,
+    ) -> None:
         self._geometry, self._parameters = stages.spec.geometry, parameters
-        self._speakers = speakers
-        self._aggregator = Aggregator(
-            num_frames=self._geometry.num_frames,
-            columns=speakers,
-            power=parameters.hamming_power,
+        self._speakers, frames = speakers, self._geometry.num_frames
+        power = parameters.hamming_power
+        self._aggregator = Aggregator(num_frames=frames, columns=speakers, power=power)
+        self._voted = (
+            VotedScores(
+                num_frames=frames, slots=len(stages.spec.classes), columns=speakers, power=power
+            )
+            if scored_once
+            else None
         )
         self._before: Bools = np.zeros(speakers, np.bool_)
 
     def add(self, speech: WindowSpeech, assignment: NDArray[np.int64]) -> None:
         """Add a window."""
+        first = first_frame(speech.start, self._geometry)
+        if self._voted is not None:
+            self._voted.add(speech.scores, assignment, first=first)
+            return
         placed = place(speech, assignment, speakers=self._speakers)
-        self._aggregator.add(placed, first=first_frame(speech.start, self._geometry))
+        self._aggregator.add(placed, first=first)
 
     def until(self, sample: int) -> Bools:
         """Who speaks in the frames up to a sample that were not given before."""
-        scores = self._aggregator.take(frames_before(sample, self._geometry))
+        taking = self._aggregator if self._voted is None else self._voted
+        scores = taking.take(frames_before(sample, self._geometry))
         active = hysteresis(
             scores,
             onset=self._parameters.tau_active,
@@ -101,36 +122,58 @@ class OnlineDiarizer:
 
     What it has decided never changes. Memory and time of a hop do not depend on how much was heard
     before, but for one centre a speaker.
+
+    With a `stateful` segmentation a hop scores its own frames only, once and for all. What a longer
+    latency then buys is whose voice they are: more windows have been compared by then.
     """
 
-    def __init__(self, stages: Stages, parameters: PipelineParameters) -> None:
+    def __init__(
+        self,
+        stages: Stages,
+        parameters: PipelineParameters,
+        *,
+        stateful: StatefulSegmentation | None = None,
+    ) -> None:
         geometry = stages.spec.geometry
         check_times(parameters, window_s=geometry.window_s)
-        self._stages, self._parameters = stages, parameters
+        self._stages, self._parameters, self._stateful = stages, parameters, stateful
         self._rate = geometry.sample_rate_hz
         self._hop = round(parameters.hop_s * self._rate)
         self._latency = round(parameters.latency_s * self._rate)
         self._windows = RollingWindow(window_samples=geometry.window_samples, hop_samples=self._hop)
+        if stateful is not None:
+            stateful.check(parameters)
+            self._windows = stateful.windows()
+            self._stages = replace(stages, segment=stateful.begin())
         self.clustering = IncrementalClustering(parameters)
-        self._frames = DecidedFrames(stages, parameters, speakers=parameters.max_speakers)
+        self._frames = DecidedFrames(
+            stages,
+            parameters,
+            speakers=parameters.max_speakers,
+            scored_once=stateful is not None,
+        )
         self._turns = TurnBuilder(geometry)
         self._decided, self._heard, self._index = 0, 0, 0
 
     def push(self, samples: Samples) -> Iterator[Decision]:
         """What these samples (float32 [any number]) let decide: one decision a hop."""
         for hop in self._windows.push(samples):
-            yield self.take(listen(hop, self._stages, self._parameters))
+            yield self._hear(hop)
 
     def finish(self) -> Iterator[Decision]:
         """Decide the rest and end all turns; afterwards the diarizer is done."""
         for hop in self._windows.finish():
-            yield self.take(listen(hop, self._stages, self._parameters))
+            yield self._hear(hop)
         if self._heard:
             yield self._decide(None, until=self._heard, last=True)
 
     def take(self, speech: WindowSpeech) -> Decision:
         """Decide with the next window, of whoever listened to it."""
         return self._decide(speech, until=speech.end - self._latency + self._hop)
+
+    def _hear(self, hop: Hop) -> Decision:
+        hop = hop if self._stateful is None else self._stateful.on_grid(hop)
+        return self.take(listen(hop, self._stages, self._parameters))
 
     def open_turns(self) -> list[Turn]:
         """Turns that are decided up to now and go on."""

@@ -29,26 +29,27 @@ class RollingWindow:
     """Windows of `window_samples` that end every `hop_samples` (Coria et al. 2021, section 2).
 
     The first window ends after one hop, not after one window, so that no latency is ever longer
-    than the one asked for. Which windows come does not depend on how the audio is cut into chunks.
+    than the one asked for; with `lead_samples` it ends so much later, as a stateful artifact needs
+    it. Which windows come does not depend on how the audio is cut into chunks.
     """
 
-    def __init__(self, *, window_samples: int, hop_samples: int) -> None:
-        if not 0 < hop_samples <= window_samples:
+    def __init__(self, *, window_samples: int, hop_samples: int, lead_samples: int = 0) -> None:
+        if not 0 < hop_samples + lead_samples <= window_samples or hop_samples < 1:
             raise ValueError(f"a hop of {hop_samples} samples in a window of {window_samples}")
-        self._hop = hop_samples
+        self._hop, self._lead = hop_samples, lead_samples
         self._window: NDArray[np.float32] = np.zeros(window_samples, np.float32)
-        self._new: NDArray[np.float32] = np.zeros(hop_samples, np.float32)
+        self._new: NDArray[np.float32] = np.zeros(lead_samples + hop_samples, np.float32)
         self._filled, self._index, self._end = 0, 0, 0
 
     def push(self, samples: NDArray[np.float32]) -> Iterator[Hop]:
         """Hops that these samples (float32 [any number]) complete."""
         taken = 0
         while taken < len(samples):
-            piece = samples[taken : taken + self._hop - self._filled]
+            piece = samples[taken : taken + len(self._new) - self._filled]
             self._new[self._filled : self._filled + len(piece)] = piece
             self._filled += len(piece)
             taken += len(piece)
-            if self._filled == self._hop:
+            if self._filled == len(self._new):
                 yield self._advance()
 
     def finish(self) -> Iterator[Hop]:
@@ -58,9 +59,10 @@ class RollingWindow:
             yield self._advance()
 
     def _advance(self) -> Hop:
-        self._window = np.concatenate([self._window[self._hop :], self._new])
+        self._window = np.concatenate([self._window[len(self._new) :], self._new])
+        self._new = self._new[-self._hop :]
         self._end += self._filled
         self._index += 1
         self._filled = 0
-        start = self._index * self._hop - len(self._window)
+        start = self._lead + self._index * self._hop - len(self._window)
         return Hop(self._index - 1, start, self._end, self._window)
