@@ -1,8 +1,10 @@
 """What recipes that ExecuTorch refuses would give: parts of a network, alone, in XNNPACK.
 
 A linear layer as the LSTM's input projections are (60 -> 1024, 115 rows) in float32, float16 and
-with int8 weights for float32 inputs; SincNet's second convolution in float32 and calibrated int8.
-Prints bytes of the program, its time beside float32's, and what runs outside the delegate.
+with int8 weights for float32 inputs; SincNet's second convolution in float32, in int8 with a
+calibrated range of inputs and outputs, and as int8-qat has it, with a range of inputs alone.
+Prints bytes of the program, what runs outside the delegate, how far its outputs are from float32's,
+and its time beside float32's.
 """
 
 from __future__ import annotations
@@ -15,7 +17,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from export.calibration.trained import ConvGrids
 from export.compress.int8_matrices import int8_rows
+from export.lowering.integer_convolutions import IntegerConv2d
+from export.lowering.xnnpack_convolutions import PinnedConv2d
 from export.quiet import quiet_tools
 
 ROUNDS = 300
@@ -85,12 +90,15 @@ def main() -> None:
     linear, rows = nn.Linear(60, 1024), torch.randn(115, 60)
     conv, frames = nn.Conv2d(80, 60, (1, 5)), torch.randn(1, 80, 1, 1058)
     half = copy.deepcopy(linear).half()
+    ends = ConvGrids(inputs=(float(frames.min()), float(frames.max())), gains=(1.0,) * 80)
+    pinned = PinnedConv2d(IntegerConv2d(conv, ends), pooled=3)
     candidates: dict[str, tuple[nn.Module, Tensor]] = {
         "linear float32": (linear.eval(), rows),
         "linear float16": (half.eval(), rows.half()),
         "linear int8 weights": (WeightOnly(linear).eval(), rows),
         "convolution float32": (conv.eval(), frames),
-        "convolution int8": (calibrated(conv.eval(), frames), frames),
+        "convolution int8, calibrated": (calibrated(conv.eval(), frames), frames),
+        "convolution int8, int8-qat": (pinned.eval(), frames),
     }
     loaded: dict[str, Any] = {}
     kept = []  # a runtime does not keep its program alive
@@ -99,8 +107,13 @@ def main() -> None:
             buffer, outside = program(module, inputs)
             kept.append(buffer)
             loaded[name] = portable_lib._load_for_executorch_from_buffer(buffer)
-            loaded[name].forward((inputs,))
-            print(f"{name}: {len(buffer)} bytes; outside: {', '.join(outside) or 'nothing'}")  # noqa: T201
+            found = loaded[name].forward((inputs,))[0].float()
+            exact = candidates[f"{name.split()[0]} float32"][0](inputs.float())
+            off = float((found[..., : exact.shape[-1]] - exact).abs().mean())
+            print(  # noqa: T201
+                f"{name}: {len(buffer)} bytes; outside: {', '.join(outside) or 'nothing'}; "
+                f"{off:.4f} from float32 on average"
+            )
         except Exception as error:
             # Lowering and runtime raise bare exceptions of many classes; each is an answer here.
             loaded.pop(name, None)
@@ -108,9 +121,9 @@ def main() -> None:
     times: dict[str, list[float]] = {name: [] for name in loaded}
     for _ in range(ROUNDS):
         for name, runnable in loaded.items():
-            begin = time.perf_counter()
+            begin = time.process_time()
             runnable.forward((candidates[name][1],))
-            times[name].append(time.perf_counter() - begin)
+            times[name].append(time.process_time() - begin)
     for name, taken in times.items():
         base = times[f"{name.split()[0]} float32"]
         print(f"{name}: {np.quantile(taken, 0.1) / np.quantile(base, 0.1):.2f} of float32 (p10)")  # noqa: T201

@@ -14,7 +14,7 @@ DESCRIPTIONS: Mapping[str, str] = {
     "int8-weights": "weights stored in int8, computed in floats",
     "int8-dynamic": "LSTM and linear layers multiply int8, inputs quantised as they come",
     "int8-static": "convolutions on integers too, their ranges calibrated on audio",
-    "int8-qat": "all convolutions on integers, ranges and scales from training",
+    "int8-qat": "all convolutions on integers, weights and ranges from training",
     "w8a16": "int8 weights, activations in 16-bit integers",
     "palette-8": "weights are indices into tables of 256 values",
     "palette-6": "weights are indices into tables of 64 values",

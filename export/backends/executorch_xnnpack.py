@@ -5,7 +5,8 @@ leaves it to ExecuTorch's portable kernels: much slower, and computed by other c
 
 `int8-dynamic` computes the products of linear and recurrent layers on integers, with the weights of
 the compressed model and activations that are quantised as they come (`lowering/int8_dynamic.py`);
-the front-end, gates and sums stay float32.
+the front-end, gates and sums stay float32. `int8-qat` has SincNet's convolutions on integers too,
+on the grids of training (`lowering/xnnpack_convolutions.py`); norms, poolings and gates stay.
 
 Windows have a fixed length: ExecuTorch plans memory for one shape, and XNNPACK packs for it.
 """
@@ -20,10 +21,13 @@ from typing import Any
 import torch
 from torch import nn
 
+from ..calibration.trained import TRAINED
 from ..errors import RecipeError
 from ..lowering.int8_dynamic import count_int8, int8_values, quantise_dynamically
 from ..lowering.placement import fallbacks, program_stats
 from ..lowering.scan_delegate import delegate_recurrence
+from ..lowering.static_convolutions import why_no_ranges
+from ..lowering.xnnpack_convolutions import lower_convolutions
 from ..models.base import example_inputs
 from ..quiet import quiet_tools
 from ..recipes import refuse
@@ -47,6 +51,20 @@ register_recipe(
         },
     )
 )
+register_recipe(
+    Recipe(
+        name="int8-qat",
+        backend="executorch_xnnpack",
+        weight_precision=Precision.INT8,
+        activation_precision=Precision.INT8,
+        options={
+            "compression": "int8_matrices",
+            TRAINED: True,
+            "limits": {"decision_flips": 1.0, "delta_der": 0.5, "unmatched_boundaries": 10.0},
+            "promises": {"size": 0.6, "time": 1.0},
+        },
+    )
+)
 
 _FEW_BITS = "XNNPACK's weights are int8, or int4 in blocks that ExecuTorch's LSTM loop cannot hold"
 refuse(
@@ -56,9 +74,8 @@ refuse(
         "float32 for a linear layer where the processor has no float16 products",
         "int8-weights": "XNNPACK's delegate takes int8 weights only with quantised inputs, which "
         "is int8-dynamic: outside of it they have no kernel",
-        "int8-static": "not lowered yet: an int8 convolution takes 0.37 of its time, of a "
-        "front-end that is half of int8-dynamic's",
-        "int8-qat": "not lowered yet, as int8-static",
+        "int8-static": "calibrated ranges give nothing here: XNNPACK's convolutions with fixed "
+        "ranges are as fast as those that quantise as it comes, and round what comes out",
         "w8a16": "XNNPACK has no 16-bit integer activations",
         "palette-8": "XNNPACK has no tables of weights",
         "palette-6": "XNNPACK has no tables of weights",
@@ -102,7 +119,7 @@ class ExecuTorchXnnpack:
             return f"option recurrence is {kind!r}, not one of {', '.join(RECURRENCES)}"
         if kind != DELEGATED and _is_dynamic(recipe):
             return f"with the recurrence a {kind} nothing would multiply integers in it"
-        return None
+        return why_no_ranges(spec, recipe)
 
     def export(self, module: nn.Module, spec: ModelSpec, recipe: Recipe, out: Path) -> GraphStats:
         """Write the `.pte`; raises `RecipeError` on a recurrence that would be unrolled."""
@@ -112,6 +129,7 @@ class ExecuTorchXnnpack:
         with quiet_tools(), torch.no_grad():
             if _is_dynamic(recipe):
                 quantise_dynamically(module, skip=recipe.skip)
+                lower_convolutions(module)
             weight_bytes, expected = _size(module), int8_values(module)
             if _recurrence(recipe) == DELEGATED:
                 delegate_recurrence(module, batch=inputs[0].shape[0])

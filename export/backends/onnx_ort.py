@@ -23,8 +23,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from ..calibration.ranges import CALIBRATED, FLOAT_LAYERS, is_calibrated
-from ..calibration.trained import TRAINED, is_trained
+from ..calibration.ranges import CALIBRATED, FLOAT_LAYERS
+from ..calibration.trained import TRAINED
 from ..compress.layers import stays_float
 from ..errors import RecipeError
 from ..lowering.integer_convolutions import integer_convolutions
@@ -38,14 +38,14 @@ from ..lowering.onnx_storage import (
     stored_counts,
 )
 from ..lowering.static_convolutions import (
-    has_convolutions,
     static_convolutions,
+    why_no_ranges,
     without_integers,
 )
 from ..models.base import example_inputs
 from ..ort_session import profile_session
 from ..recipes import refuse
-from ..types import GraphStats, ModelSpec, Precision, Recipe, Role, RuntimeOption
+from ..types import GraphStats, ModelSpec, Precision, Recipe, RuntimeOption
 from .base import fp_recipes, register_backend, register_recipe
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ register_recipe(
         options={
             "compression": "int8_matrices",
             TRAINED: True,
-            "limits": {"decision_flips": 1.0, "delta_der": 0.5},
+            "limits": {"decision_flips": 1.0, "delta_der": 0.5, "unmatched_boundaries": 10.0},
             "promises": {"size": 0.6, "time": 1.0},
         },
     )
@@ -146,12 +146,7 @@ class OnnxOrt:
 
     def refuses(self, spec: ModelSpec, recipe: Recipe) -> str | None:
         """Ranges for a model that has no convolutions."""
-        ranged = is_calibrated(recipe) or is_trained(recipe)
-        if ranged and not has_convolutions(spec.architecture):
-            return "the model has no convolutions to calibrate: int8-dynamic is all of it"
-        if ranged and spec.role is not Role.SEGMENTATION:
-            return "what ranges cost is known of segmentation models only: int8-dynamic has none"
-        return None
+        return why_no_ranges(spec, recipe)
 
     def export(self, module: nn.Module, spec: ModelSpec, recipe: Recipe, out: Path) -> GraphStats:
         """Write the ONNX file; windows have a fixed length unless the recipe says otherwise."""

@@ -14,37 +14,27 @@ GRIDS_FILE = "quantisation.json"
 TRAINED = "trained"
 """Option of a recipe: its activations have the ranges that the model was trained with."""
 
-Step = float
-
 
 class ConvGrids(Value):
     """What integers one convolution of a front-end computes with.
 
     `inputs` is the range (low, high) that 8 bits cover of what goes in, all channels alike, after
-    each channel was multiplied by its `gains`. What comes out has a grid of its own a channel:
-    steps of `steps` about `middles`, -128 to 127 of them. With `fine_steps` the inputs are a sum of
-    two 8-bit numbers, of which the finer one is what the first has rounded away, and these are the
-    steps of its products.
+    each channel was multiplied by its `gains`. With two `halves` the inputs are a sum of two 8-bit
+    numbers, of which the second is what the first has rounded away. What comes out is the sum of
+    the products: it is not rounded.
     """
 
     inputs: tuple[float, float]
-    gains: tuple[Step, ...]
-    steps: tuple[Step, ...]
-    middles: tuple[float, ...]
-    fine_steps: tuple[Step, ...] | None = None
+    gains: tuple[float, ...]
+    halves: Literal[1, 2] = 1
 
     @model_validator(mode="after")
     def _is_consistent(self) -> Self:
         low, high = self.inputs
         if not low <= 0 <= high or low == high:
             raise ValueError(f"a range of inputs from {low:g} to {high:g}: it must hold zero")
-        positive = [*self.gains, *self.steps, *(self.fine_steps or ())]
-        if min(positive, default=1.0) <= 0:
-            raise ValueError("a gain or a step that is not positive")
-        if {len(self.steps), len(self.middles), len(self.fine_steps or self.steps)} != {
-            len(self.steps)
-        }:
-            raise ValueError("steps and middles of different numbers of channels")
+        if min(self.gains, default=0.0) <= 0:
+            raise ValueError("a gain that is not positive")
         return self
 
 

@@ -25,7 +25,12 @@ BackendOption = Annotated[
 ]
 RecipeOption = Annotated[
     list[str] | None,
-    typer.Option("--recipe", "-r", help="Recipe; can be repeated. Default: fp32."),
+    typer.Option(
+        "--recipe",
+        "-r",
+        help="Recipe; can be repeated. Default: fp32. `diarport recipes` lists them, and those "
+        "that a backend refuses with the reason.",
+    ),
 ]
 BundleRecipeOption = Annotated[
     list[str] | None,

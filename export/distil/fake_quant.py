@@ -1,12 +1,13 @@
 """A student that computes in training what its integers will: `distill --qat`.
 
 Rounded are weights and activations where the recipe's lowering rounds them
-(`export.lowering.integer_convolutions`): convolutions, the first included, on fixed grids, linear
-and recurrent layers' weights a row at a time. What ONNX Runtime quantises by its range of the
-moment, the inputs of linear and recurrent layers, costs next to nothing and stays float here.
+(`export.lowering.integer_convolutions`): convolutions, the first included, and what goes into them
+on fixed grids, linear and recurrent layers' weights a row at a time. What runtimes quantise by its
+range of the moment, the inputs of linear and recurrent layers, costs next to nothing and stays
+float here.
 
 SincNet's waveform norm and first filters are kept as they are, with grids found once. Ranges of the
-later convolutions are moving averages of what they see, which stand still for the last
+later convolutions' inputs are moving averages of what they see, which stand still for the last
 `FROZEN_SHARE` of the steps, so that the weights settle on the grids that they will have (Jacob et
 al., "Quantization and training of neural networks for efficient integer-arithmetic-only inference",
 CVPR 2018).
@@ -19,23 +20,27 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
-from torch.nn.functional import conv2d, leaky_relu
+from torch.nn.functional import conv1d, leaky_relu
 
 from ..backends.base import BACKENDS, RECIPES
 from ..calibration.trained import ConvGrids, TrainedGrids, is_trained
 from ..errors import TrainingError
-from ..lowering.integer_convolutions import IntegerConv2d, on_grid, on_rows, on_steps
+from ..lowering.integer_convolutions import IntegerConv2d, on_grid, on_rows
 from ..lowering.static_convolutions import Grid
 from ..types import Recipe
-from .first_grids import FRONT_END, SMALLEST_STEP, ends, found_grids, rewritten, steps_of
+from .first_grids import FRONT_END, SMALLEST_WIDTH, ends, found_grids, rewritten
 
 DECAY, FROZEN_SHARE = 0.98, 0.25
+
+ROUNDED_AS = "onnx_ort"
+"""The backend in whose form a student is rounded; others round alike."""
 
 
 def qat_recipe(name: str) -> Recipe:
     """The recipe that a model can be trained for; raises TrainingError on another name."""
     len(BACKENDS)  # recipes are registered by their backends
-    known = {recipe.name: recipe for recipe in RECIPES.values() if is_trained(recipe)}
+    trained = (recipe for recipe in RECIPES.values() if is_trained(recipe))
+    known = {recipe.name: recipe for recipe in trained if recipe.backend == ROUNDED_AS}
     if name not in known:
         raise TrainingError(
             f"--qat {name}",
@@ -48,7 +53,7 @@ def qat_recipe(name: str) -> Recipe:
 class FirstStage(nn.Module):
     """Waveform norm, first convolution in integers, |x| and max-pooling: what is not trained.
 
-    [batch, 1, samples] -> [batch, 80, frames], in steps of each channel above its resting value.
+    [batch, 1, samples] -> [batch, 80, frames], above each channel's resting value.
     """
 
     rest: Tensor
@@ -61,62 +66,50 @@ class FirstStage(nn.Module):
         self.register_buffer("rest", rest.detach().clone())
         self.requires_grad_(False)
 
-    @property
-    def steps(self) -> Tensor:
-        """[channels, 1]."""
-        return self.conv.steps[:, None]
-
     def forward(self, waveform: Tensor) -> Tensor:
         """Features of a window."""
         x = self.wav_norm1d(waveform).unsqueeze(2)
         x = self.pool(leaky_relu(self.conv(x), negative_slope=-1.0)) - self.rest
-        features: Tensor = x.squeeze(2) / self.steps
+        features: Tensor = x.squeeze(2)
         return features
 
 
 class MovingGrids(nn.Module):
-    """Grids of one later convolution, moving averages of what it sees."""
+    """The grid of what goes into one later convolution, a moving average of what it sees."""
 
     low: Tensor
     high: Tensor
     gains: Tensor
-    steps: Tensor
-    middles: Tensor
 
     def __init__(self, grids: ConvGrids) -> None:
         super().__init__()
         self.register_buffer("low", torch.tensor(grids.inputs[0]))
         self.register_buffer("high", torch.tensor(grids.inputs[1]))
-        for name in ("gains", "steps", "middles"):
-            self.register_buffer(name, torch.tensor(getattr(grids, name)))
-
-    @property
-    def inputs(self) -> Grid:
-        """The grid of what goes in, as it is now."""
-        return Grid.over((float(self.low), float(self.high)))
+        self.register_buffer("gains", torch.tensor(grids.gains))
 
     @torch.no_grad()
-    def see_inputs(self, x: Tensor) -> None:
-        """Take the range of [batch, channels, 1, frames] into the average."""
+    def see(self, x: Tensor) -> None:
+        """Take the range of [batch, channels, frames] into the average."""
         low, high = ends(x.reshape(1, -1))
         self.low.lerp_(low[0].clamp(max=0), 1 - DECAY)
-        self.high.lerp_(high[0].clamp(min=SMALLEST_STEP), 1 - DECAY)
+        self.high.lerp_(high[0].clamp(min=SMALLEST_WIDTH), 1 - DECAY)
 
-    @torch.no_grad()
-    def see_outputs(self, y: Tensor) -> None:
-        """Take each channel's range into the average."""
-        steps, middles = steps_of(y)
-        self.steps.lerp_(steps, 1 - DECAY)
-        self.middles.lerp_(middles, 1 - DECAY)
+    def convolve(self, x: Tensor, conv: Any, *, follows: bool) -> Tensor:
+        """As IntegerConv2d with the norm's gains, of [batch, channels, frames], with gradients.
+
+        Without a bias, which the norm behind takes away.
+        """
+        gained = x * self.gains[:, None]
+        if follows:
+            self.see(gained)
+        coarse = on_grid(gained, Grid.over((float(self.low), float(self.high))))
+        weight = on_rows(conv.weight / self.gains[:, None])
+        return conv1d(coarse, weight, stride=conv.stride)
 
     def grids(self) -> ConvGrids:
         """As they are written."""
-        return ConvGrids(
-            inputs=(float(self.low), float(self.high)),
-            gains=tuple(self.gains.tolist()),
-            steps=tuple(self.steps.tolist()),
-            middles=tuple(self.middles.tolist()),
-        )
+        inputs = (float(self.low), float(self.high))
+        return ConvGrids(inputs=inputs, gains=tuple(self.gains.tolist()))
 
 
 class QuantisedStudent(nn.Module):
@@ -172,11 +165,11 @@ class QuantisedStudent(nn.Module):
     def after_front_end(self, features: Tensor) -> Tensor:
         """Scores [batch, frames, classes] of what the first stage gives."""
         sinc = self.net.sincnet
-        x = leaky_relu(sinc.norm1d[0](features * self.frontend.steps))
+        x = leaky_relu(sinc.norm1d[0](features))
         follows = self.training and int(self.seen) < self._moving
         for index, moving in enumerate(self.ranges, start=1):
             assert isinstance(moving, MovingGrids)  # noqa: S101 - what it was filled with
-            y = _convolve(x, sinc.conv1d[index], moving, follows=follows)
+            y = moving.convolve(x, sinc.conv1d[index], follows=follows)
             x = leaky_relu(sinc.norm1d[index](sinc.pool1d[index](y)))
         if self.training:
             self.seen += 1
@@ -228,21 +221,6 @@ def quantised_student(
     dropping.dropout = 0.0
     moving = round(steps * (1 - FROZEN_SHARE))
     return QuantisedStudent(net, recipe, found_grids(net, recipe, windows), moving=moving)
-
-
-def _convolve(x: Tensor, conv: Any, grids: MovingGrids, *, follows: bool) -> Tensor:
-    """As IntegerConv2d with the norm's gains, of [batch, channels, frames] and with gradients."""
-    gained = x.unsqueeze(2) * grids.gains[:, None, None]
-    if follows:
-        grids.see_inputs(gained)
-    weight = on_rows((conv.weight / grids.gains[:, None]).unsqueeze(2))
-    coarse = on_grid(gained, grids.inputs)
-    y = conv2d(coarse, weight, -grids.middles, stride=(1, *conv.stride))
-    if follows:
-        before = grids.middles.clone()
-        grids.see_outputs(y.detach() + before[:, None, None])
-        y = y + (before - grids.middles)[:, None, None]
-    return on_steps(y, grids.steps).squeeze(2)
 
 
 def _linear(layer: Any, x: Tensor) -> Tensor:

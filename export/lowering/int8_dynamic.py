@@ -21,7 +21,8 @@ from ..compress.int8_matrices import int8_rows
 from ..rewrites.recurrent_cells import RecurrentCell
 
 SMALLEST, LARGEST = -128, 127
-DEQUANTISE, PRODUCT = "quantized_decomposed.dequantize_per_channel.default", "aten.linear.default"
+DEQUANTISE = "quantized_decomposed.dequantize_per_channel.default"
+PRODUCTS = ("aten.linear.default", "aten.convolution.default")
 NOT_MULTIPLIED = "int8 weights that no delegate multiplies"
 
 
@@ -88,9 +89,8 @@ def quantise_dynamically(module: nn.Module, *, skip: Collection[str] = (), at: s
 
 
 def int8_values(module: nn.Module) -> int:
-    """How many weights the module's dynamic layers hold."""
-    layers = (layer for layer in module.modules() if isinstance(layer, DynamicLinear))
-    return sum(layer.get_buffer("weight").numel() for layer in layers)
+    """How many int8 weights a module holds."""
+    return sum(t.numel() for t in module.state_dict().values() if t.dtype == torch.int8)
 
 
 def count_int8(graph_module: Any, *, expected: int) -> tuple[dict[str, int], dict[str, int]]:
@@ -111,10 +111,10 @@ def count_int8(graph_module: Any, *, expected: int) -> tuple[dict[str, int], dic
 
 
 def _multiplied(graph: Any) -> int:
-    """Values of the int8 tensors that a delegate's linear layers multiply, each tensor once."""
+    """Values of the int8 tensors that a delegate's layers multiply, each tensor once."""
     tensors = {}
     for node in graph.nodes:
-        if node.op == "call_function" and node.target.__name__ == PRODUCT:
+        if node.op == "call_function" and node.target.__name__ in PRODUCTS:
             given = node.args[1]
             if given.op == "call_function" and given.target.__name__ == DEQUANTISE:
                 tensors[given.args[0].name] = given.args[0].meta["val"].numel()

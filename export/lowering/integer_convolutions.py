@@ -1,10 +1,10 @@
 """SincNet's convolutions in integers, the first included, on grids that came out of training.
 
-What sets them apart from calibrated ones (`static_convolutions`): what comes out of a convolution
-has a step of its own a channel, which costs nothing, since an integer convolution multiplies each
-channel by a number of its own anyway, and the norm behind takes floats. And the waveform, whose
-loudest sample is 30 times its deviation, goes into the first convolution as the sum of two 8-bit
-numbers: of one alone nothing would be left of quiet high frequencies (docs/quantisation.md).
+What sets them apart from calibrated ones (`static_convolutions`): what comes out of them is the sum
+of the products, unrounded, since the norms behind take floats; rounded to 8 bits it lost most of
+all. And the waveform, whose loudest sample is 30 times its deviation, goes into the first
+convolution as the sum of two 8-bit numbers: of one alone nothing would be left of quiet high
+frequencies (docs/quantisation.md).
 
 The functions here serve training too: rounding passes gradients straight through (Bengio et al.,
 "Estimating or propagating gradients through stochastic neurons", 2013), none where it clips.
@@ -23,9 +23,8 @@ from torch.nn.functional import conv2d
 from ..calibration.trained import ConvGrids, TrainedGrids
 from ..compress.grids import shaped
 from ..errors import RecipeError
-from .static_convolutions import LARGEST, STEPS, Grid, convolutions
-
-LOWEST, HIGHEST = -128, 127
+from ..rewrites.polyphase_convolution import PolyphaseConv2d
+from .static_convolutions import LARGEST, STEPS, Grid, place_in_frontend
 
 
 class IntegerConv2d(nn.Module):
@@ -33,68 +32,60 @@ class IntegerConv2d(nn.Module):
 
     [batch, in, 1, samples] -> [batch, out, 1, frames]. Its bias, where it has one, is added to what
     comes out. The gains of what goes in are the norm's before it, and in its weights.
+
+    `integers` are its int8 weights [out, in, 1, taps], `scales` [out] what one of their steps is.
     """
 
-    steps: Tensor
-    middles: Tensor
-    fine_steps: Tensor | None
+    integers: Tensor
+    scales: Tensor
+    bias: Tensor | None
 
     def __init__(self, conv: nn.Conv2d, grids: ConvGrids) -> None:
         super().__init__()
-        self.conv = conv
-        self.inputs = Grid.over(grids.inputs)
-        dtype = conv.weight.dtype
-        for name in ("steps", "middles", "fine_steps"):
-            given = getattr(grids, name)
-            self.register_buffer(name, None if given is None else torch.tensor(given, dtype=dtype))
+        self.inputs, self.halves = Grid.over(grids.inputs), grids.halves
+        self.stride: Any = conv.stride
+        weight = conv.weight.detach()
+        scales = row_scales(weight)
+        rounded = _shaped_rows(weight) if weight.shape[1] == 1 else weight
+        steps = (rounded / scales[:, None, None, None]).round().clamp(-LARGEST, LARGEST)
+        self.register_buffer("integers", steps.to(torch.int8))
+        self.register_buffer("scales", scales)
+        # What it computes depends on this too: pools of features are named by the tensors.
+        self.register_buffer("span", torch.tensor(grids.inputs, dtype=torch.float64))
+        self.register_buffer("bias", None if conv.bias is None else conv.bias.detach().clone())
 
     @property
-    def fine(self) -> Grid:
-        """The grid of what the first has rounded away."""
-        return fine_grid(self.inputs)
+    def grids(self) -> list[Grid]:
+        """Those of the numbers that its inputs are the sum of."""
+        return [self.inputs, fine_grid(self.inputs)][: self.halves]
 
-    def integers(self) -> tuple[Tensor, Tensor]:
-        """int8 weights [out, in, 1, taps] and their scales [out]."""
-        weight = self.conv.weight.detach()
-        scales = row_scales(weight)
-        rounded = shaped_rows(weight) if weight.shape[1] == 1 else weight
-        return (rounded / scales[:, None, None, None]).round().clamp(-LARGEST, LARGEST), scales
+    @property
+    def weight(self) -> Tensor:
+        """What the integers stand for, [out, in, 1, taps]."""
+        return self.integers.to(self.scales.dtype) * self.scales[:, None, None, None]
+
+    def plain(self) -> nn.Conv2d:
+        """The convolution with these weights and inputs that are not rounded."""
+        size, width = self.integers.shape[:2]
+        taps = (1, self.integers.shape[3])
+        biased = self.bias is not None
+        conv = nn.Conv2d(
+            width, size, taps, stride=self.stride, bias=biased, dtype=self.scales.dtype
+        )
+        conv.weight.data = self.weight
+        if conv.bias is not None and self.bias is not None:
+            conv.bias.data = self.bias
+        return conv.eval().requires_grad_(False)
 
     def forward(self, x: Tensor) -> Tensor:
         """As the convolution."""
-        integers, scales = self.integers()
-        y = integer_convolution(
-            x,
-            integers * scales[:, None, None, None],
-            stride=self.conv.stride,
-            inputs=self.inputs,
-            steps=self.steps,
-            middles=self.middles,
-            fine_steps=self.fine_steps,
-        )
-        return y if self.conv.bias is None else y + self.conv.bias[:, None, None]
+        y = conv2d(self.rounded(x), self.weight, stride=self.stride)
+        return y if self.bias is None else y + self.bias[:, None, None]
 
-
-def integer_convolution(
-    x: Tensor,
-    weight: Tensor,
-    *,
-    stride: Any,
-    inputs: Grid,
-    steps: Tensor,
-    middles: Tensor,
-    fine_steps: Tensor | None = None,
-) -> Tensor:
-    """The convolution of inputs and outputs on their grids with weights that are on theirs.
-
-    What comes out is without the `middles` of its channels.
-    """
-    coarse = on_grid(x, inputs)
-    y = on_steps(conv2d(coarse, weight, -middles, stride=stride), steps)
-    if fine_steps is not None:
-        fine = on_grid(x - coarse, fine_grid(inputs))
-        y = y + on_steps(conv2d(fine, weight, stride=stride), fine_steps)
-    return y
+    def rounded(self, x: Tensor) -> Tensor:
+        """What integers hold of x."""
+        coarse = on_grid(x, self.inputs)
+        return coarse if self.halves == 1 else coarse + on_grid(x - coarse, self.grids[1])
 
 
 def fine_grid(coarse: Grid) -> Grid:
@@ -106,12 +97,6 @@ def on_grid(x: Tensor, grid: Grid) -> Tensor:
     """x on a grid, clipped to its range; gradients pass where nothing is clipped."""
     steps = (_round(x / grid.scale) + grid.zero_point).clamp(0, STEPS)
     return (steps - grid.zero_point) * grid.scale
-
-
-def on_steps(x: Tensor, steps: Tensor) -> Tensor:
-    """x [batch, channels, 1, frames] on a grid a channel about zero; gradients as `on_grid`."""
-    scale = steps[:, None, None]
-    return _round(x / scale).clamp(LOWEST, HIGHEST) * scale
 
 
 def on_rows(weight: Tensor) -> Tensor:
@@ -126,7 +111,7 @@ def row_scales(weight: Tensor) -> Tensor:
     return torch.where(largest > 0, largest / LARGEST, torch.ones_like(largest))
 
 
-def shaped_rows(weight: Tensor) -> Tensor:
+def _shaped_rows(weight: Tensor) -> Tensor:
     """Filters of the waveform [out, 1, 1, taps] on their grids, the error where speech is not."""
     rows = weight.double().numpy().reshape(len(weight), 1, -1)
     return torch.from_numpy(shaped(rows, bits=8)).reshape(weight.shape).to(weight.dtype)
@@ -138,11 +123,10 @@ def place_trained(
     """A copy of a rewritten module (its convolutions are 2-D) with integer convolutions; not those
     in `skip`.
 
-    Biases of later convolutions are dropped: the norm behind takes any constant away. Raises
-    `RecipeError` on grids that are not those of the module's convolutions.
+    Raises `RecipeError` on grids that are not those of the module's convolutions.
     """
     placed = copy.deepcopy(module)
-    known = convolutions(placed)
+    known = _convolutions(placed)
     if known.keys() != grids.layers.keys():
         raise RecipeError(
             f"grids of {', '.join(grids.layers)}",
@@ -151,18 +135,36 @@ def place_trained(
         )
     for name in grids.layers.keys() - set(skip):
         conv, given = known[name], grids.layers[name]
-        if (conv.out_channels, conv.in_channels) != (len(given.steps), len(given.gains)):
+        if conv.in_channels != len(given.gains):
             raise RecipeError(
                 f"grids of {name}",
-                found=f"for {len(given.gains)} channels to {len(given.steps)}",
-                expected=f"{conv.in_channels} to {conv.out_channels}",
+                found=f"for {len(given.gains)} channels",
+                expected=f"{conv.in_channels}",
             )
         if conv.in_channels > 1:
             _take_gains(placed, name, conv, given)
-            conv.bias = None
-        parent = placed.get_submodule(name.rpartition(".")[0])
-        setattr(parent, name.rpartition(".")[2], IntegerConv2d(conv, given))
+        replace_layer(placed, name, IntegerConv2d(conv, given))
     return placed.eval()
+
+
+def replace_layer(module: nn.Module, name: str, layer: nn.Module) -> None:
+    """Put a layer in the place of the one of that name."""
+    parent, _, own = name.rpartition(".")
+    setattr(module.get_submodule(parent), own, layer)
+
+
+def integer_convolutions(module: nn.Module) -> dict[str, IntegerConv2d]:
+    """The convolutions that have been placed, by name."""
+    return {n: child for n, child in module.named_modules() if isinstance(child, IntegerConv2d)}
+
+
+def _convolutions(module: nn.Module) -> dict[str, nn.Conv2d]:
+    """Convolutions of front-ends by name, those by phases as the plain ones that they are."""
+    found = {}
+    for name, child in module.named_modules():
+        if place_in_frontend(name) and isinstance(child, nn.Conv2d | PolyphaseConv2d):
+            found[name] = child.plain() if isinstance(child, PolyphaseConv2d) else child
+    return found
 
 
 def _take_gains(module: nn.Module, name: str, conv: nn.Conv2d, grids: ConvGrids) -> None:
@@ -171,14 +173,10 @@ def _take_gains(module: nn.Module, name: str, conv: nn.Conv2d, grids: ConvGrids)
     frontend: Any = module.get_submodule(name.rsplit(".", 2)[0])
     norm = frontend.norm1d[int(name.rpartition(".")[2]) - 1]
     norm = getattr(norm, "norm", norm)
-    norm.weight.data *= gains
-    norm.bias.data *= gains
+    for kind in ("scale", "shift") if hasattr(norm, "scale") else ("weight", "bias"):
+        constant = getattr(norm, kind)
+        constant.data *= gains.reshape(constant.shape)
     conv.weight.data /= gains[None, :, None, None]
-
-
-def integer_convolutions(module: nn.Module) -> dict[str, IntegerConv2d]:
-    """The convolutions that have been placed, by name."""
-    return {n: child for n, child in module.named_modules() if isinstance(child, IntegerConv2d)}
 
 
 def _round(x: Tensor) -> Tensor:

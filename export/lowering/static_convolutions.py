@@ -14,10 +14,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from ..calibration.ranges import LayerRanges, Ranges
+from ..calibration.ranges import LayerRanges, Ranges, is_calibrated
+from ..calibration.trained import is_trained
 from ..errors import RecipeError
 from ..models.base import MODELS
 from ..models.pyannet import SincFrontEnd
+from ..types import ModelSpec, Recipe, Role
 
 LARGEST = 127
 STEPS = 255
@@ -77,6 +79,17 @@ def has_convolutions(architecture: str) -> bool:
     entry = MODELS[architecture]
     tiny = entry.canonical(entry.build(entry.tiny_config()))
     return any(isinstance(module, SincFrontEnd) for module in tiny.modules())
+
+
+def why_no_ranges(spec: ModelSpec, recipe: Recipe) -> str | None:
+    """Why a model has no convolutions for the ranges of a recipe, or None."""
+    if not (is_calibrated(recipe) or is_trained(recipe)):
+        return None
+    if not has_convolutions(spec.architecture):
+        return "the model has no convolutions to calibrate: int8-dynamic is all of it"
+    if spec.role is not Role.SEGMENTATION:
+        return "what ranges cost is known of segmentation models only: int8-dynamic has none"
+    return None
 
 
 def static_convolutions(module: nn.Module) -> Iterator[tuple[str, StaticConv2d]]:

@@ -26,7 +26,7 @@ def test_asking_for_what_is_refused_gives_the_reason(diarport: Run) -> None:
         select_recipes(["onnx_ort"], ["w8a16"])
     code, said = diarport("build", "-b", "executorch_xnnpack", "-r", "int8-static")
     assert code == 2
-    assert "executorch_xnnpack/int8-static: refused (not lowered yet" in said
+    assert "executorch_xnnpack/int8-static: refused (calibrated ranges" in said
 
 
 def test_a_refusal_needs_a_description_and_a_reason() -> None:

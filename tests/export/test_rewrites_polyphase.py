@@ -83,3 +83,17 @@ def test_scores_on_trained_weights(
 def test_other_convolutions_are_left_alone(conv: nn.Conv2d) -> None:
     made = apply_rewrites(nn.Sequential(conv), [REWRITE])
     assert isinstance(made, nn.Sequential) and type(made[0]) is nn.Conv2d
+
+
+@given(st.integers(2, 12), st.integers(0, 30), st.booleans())
+@settings(max_examples=20, deadline=None)
+def test_the_convolution_that_it_was_made_of_comes_back(
+    stride: int, more: int, biased: bool
+) -> None:
+    conv = nn.Conv2d(1, 3, (1, stride + 1 + more), stride=(1, stride), bias=biased)
+    plain = PolyphaseConv2d(conv).plain()
+    assert (plain.kernel_size, plain.stride) == (conv.kernel_size, conv.stride)
+    assert torch.equal(plain.weight, conv.weight)
+    assert (plain.bias is None) == (conv.bias is None)
+    if plain.bias is not None and conv.bias is not None:
+        assert torch.equal(plain.bias, conv.bias)
