@@ -23,7 +23,7 @@ from export.distil.embedding.config import EmbeddingAudio, EmbeddingConfig
 from export.distil.embedding.losses import cosine_loss, label_loss, mse_loss, principal_axes
 from export.distil.embedding.pool import VoicePool, Voices, build_pool
 from export.distil.embedding.train import train_embedding
-from export.distil.embedding.voices import Voice, move_formants, speak
+from export.distil.embedding.voices import Voice, borrow_mouth, move_formants, speak
 from export.distil.embedding.windows import VOICES, VoiceWindows
 from export.errors import TrainingError
 from export.models.base import MODELS
@@ -59,6 +59,15 @@ def test_formants_move_and_the_pitch_stays() -> None:
     slower = speak(vowel, Voice(percent=125), sample_rate_hz=RATE)
     assert len(slower) == len(vowel) * 5 // 4
     assert centre_hz(slower) / centre_hz(vowel) == pytest.approx(0.8, abs=0.02)
+
+
+def test_a_borrowed_mouth_moves_the_envelope_and_keeps_the_pitch() -> None:
+    mine, theirs = tone(120.0), speak(tone(210.0, 1.5), Voice(percent=80), sample_rate_hz=RATE)
+    assert np.abs(borrow_mouth(mine, theirs, 0.0) - mine).max() < 1e-6
+    half, whole = (borrow_mouth(mine, theirs, share) for share in (0.5, 1.0))
+    assert whole.shape == mine.shape
+    assert centre_hz(mine) * 1.03 < centre_hz(half) < centre_hz(whole) < centre_hz(theirs) * 1.1
+    assert np.abs(np.fft.rfft(whole))[230:250].argmax() == 10  # the second harmonic, 240 Hz
 
 
 def random_pool(size: int = 12) -> VoicePool:

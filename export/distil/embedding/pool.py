@@ -27,16 +27,17 @@ from ...progress import Progress, silent
 from ..augment import equalise
 from ..pool import hash_of
 from ..rooms import play_in_room, room_responses
-from .voices import draw_voice, speak
+from .voices import borrow_mouth, draw_voice, speak
 
 Samples = NDArray[np.float32]
 
 # Count up when the same seed gives other utterances: what was cached for the old ones is then left.
-VERSION = 3
+VERSION = 4
 SHARD = 256
 BATCH = 16
 LONGEST_S, SHORTEST_S = 6.0, 1.5
 ROOM_SHARE, MICROPHONE_SHARE = 0.4, 0.6
+BORROWED_SHARE, BORROWED = 0.7, (0.3, 1.0)
 LEVEL = 0.05  # root mean square, -26 dBFS
 PAUSE = 1e-4  # of the loudest frame's power: what is 40 dB below it is no speech
 QUIETEST = 1e-10
@@ -71,12 +72,13 @@ class Voices:
         """The utterance as the teacher and as the student hears it, of one length."""
         rng = np.random.default_rng([self._seed, index, VERSION])
         utterances = self._speakers[int(rng.choice(len(self._speakers), p=self._shares))]
-        utterance = utterances[int(rng.integers(len(utterances)))]
         longest = int(LONGEST_S * self.sample_rate_hz)
-        start = int(rng.integers(max(len(utterance) - longest, 0) + 1))
-        clean = speak(
-            utterance[start : start + longest], draw_voice(rng), sample_rate_hz=self.sample_rate_hz
-        )[:longest]
+        piece = _piece(utterances, rng, longest=longest)
+        if rng.random() < BORROWED_SHARE:
+            others = self._speakers[int(rng.integers(len(self._speakers)))]
+            other = _piece(others, rng, longest=longest)
+            piece = borrow_mouth(piece, other, rng.uniform(*BORROWED))
+        clean = speak(piece, draw_voice(rng), sample_rate_hz=self.sample_rate_hz)[:longest]
         clean = clean * np.float32(LEVEL / (np.sqrt(np.mean(clean**2)) + 1e-6))
         heard = clean
         if rng.random() < ROOM_SHARE:
@@ -85,6 +87,13 @@ class Voices:
         if rng.random() < MICROPHONE_SHARE:
             heard = equalise(heard, rng, self.sample_rate_hz)
         return clean, heard
+
+
+def _piece(utterances: Sequence[Samples], rng: np.random.Generator, *, longest: int) -> Samples:
+    """At most so many samples of one of the utterances."""
+    utterance = utterances[int(rng.integers(len(utterances)))]
+    start = int(rng.integers(max(len(utterance) - longest, 0) + 1))
+    return utterance[start : start + longest]
 
 
 def build_pool(
