@@ -6,6 +6,8 @@ In fp16 everything before the first LSTM stays in float32: SincNet divides by th
 window and its filters cancel what they do not pass. So does the first half of the LSTMs, whose
 rounding all others see. Inputs and outputs are float32. docs/coreml.md has the figures.
 
+Embedding networks compute in float32 in all recipes, which store their weights smaller.
+
 Recipes with small weights compute as fp16 does and store their weights by coremltools' compression;
 4-bit blocks, several palettes a matrix and pruned integers need iOS 18.
 """
@@ -30,11 +32,12 @@ from ..compress.layers import layers_in_float
 from ..compress.small_weights import SMALLEST, SmallWeights, matrices, transforms
 from ..errors import RecipeError
 from ..lowering.coreml_convert import convert, why_not_convertible
+from ..lowering.coreml_exact import store_rounded
 from ..lowering.coreml_small import LEFT, store_small, store_transforms
 from ..lowering.coreml_stats import CONTROL_FLOW, program_stats
 from ..models.pyannet import SegmentationNet
 from ..recipes import refuse
-from ..types import GraphStats, ModelSpec, Precision, Recipe, RuntimeOption
+from ..types import GraphStats, ModelSpec, Precision, Recipe, Role, RuntimeOption
 from .base import FORMS, fp_recipes, register_backend, register_recipe
 
 MANIFEST = "Manifest.json"
@@ -109,7 +112,9 @@ class CoreMLProgram:
         method, small = method_of(recipe), _small(module, recipe)
         with _quiet():
             model = convert(module, spec, recipe)
-            if method not in FLOATS:
+            if spec.role is Role.EMBEDDING:
+                model = store_rounded(model) if method is not None else model
+            elif method not in FLOATS:
                 model = store_small(model, str(method), layers=small.names, halves=small.halves)
             if method is not None:
                 model = store_transforms(model)
@@ -147,7 +152,9 @@ def _small(module: nn.Module, recipe: Recipe) -> _Small:
     compression = None if method in FLOATS else COMPRESSIONS[str(method)]
     if not isinstance(compression, SmallWeights):
         return _Small((), frozenset(), 0)
-    net = next(part for part in module.modules() if isinstance(part, SegmentationNet))
+    net = next((part for part in module.modules() if isinstance(part, SegmentationNet)), None)
+    if net is None:
+        return _Small((), frozenset(), sum(weight.numel() for _, _, weight in matrices(module)))
     skip = layers_in_float(recipe, net)
     halves = compression.halves(net, skip=skip)
     names = tuple(LEFT if name in skip else name for name, _, _ in matrices(net))

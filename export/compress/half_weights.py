@@ -6,21 +6,23 @@ Only matrices are rounded: they are nearly all of the bytes. The parametric Sinc
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Collection
 
 import torch
 from torch import Tensor, nn
 
 from ..errors import RecipeError
+from ..rewrites.base import apply_rewrites
 from .base import register_compression
 
-MATRIX_LAYERS = (nn.Linear, nn.Conv1d, nn.LSTM)
+# What a batch norm would move off its grid again.
+STORED_FORM = ("batch_norm_folded",)
+MATRIX_LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.LSTM)
 
 
 @register_compression("half_weights")
 class HalfWeights:
-    """float32 -> float16 -> float32 for the weights of Linear, Conv1d and LSTM layers."""
+    """float32 -> float16 -> float32 for the weights of linear, convolutional and LSTM layers."""
 
     def keeps(self, model: nn.Module) -> tuple[str, ...]:
         """Names of the parts that stay in float32: none."""
@@ -28,7 +30,7 @@ class HalfWeights:
 
     def apply(self, model: nn.Module, *, skip: Collection[str] = ()) -> nn.Module:
         """A copy with rounded weights; raises `RecipeError` naming a layer beyond float16."""
-        rounded = copy.deepcopy(model)
+        rounded = apply_rewrites(model, STORED_FORM)
         kept = self.keeps(model)
         for layer_name, layer in rounded.named_modules():
             if not isinstance(layer, MATRIX_LAYERS) or f"{layer_name}.".startswith(kept):

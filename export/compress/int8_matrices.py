@@ -2,35 +2,38 @@
 
 An output channel is one row of a matrix (of a recurrence: of one gate's unit), and its scale is its
 largest weight / 127: the grid of XNNPACK's qc8w, on which a backend finds the same integers again.
-Convolutions, biases and norms keep float32: SincNet's filters lose their stopbands in int8.
+Convolutions of waveforms and their features, biases and norms keep float32: SincNet's filters lose
+their stopbands in int8. Those of a spectrogram (Conv2d, in embedding networks) do not: their output
+channels are rows like any other.
 """
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Collection
 
 import torch
 from torch import Tensor, nn
 
 from ..errors import RecipeError
+from ..rewrites.base import apply_rewrites
 from .base import register_compression
+from .half_weights import STORED_FORM
 
 LARGEST = 127
 
 
 @register_compression("int8_matrices")
 class Int8Matrices:
-    """float32 -> int8 -> float32 for the weights of Linear, LSTM, GRU and RNN layers."""
+    """float32 -> int8 -> float32 for the weights of Linear, Conv2d, LSTM, GRU and RNN layers."""
 
     def apply(self, model: nn.Module, *, skip: Collection[str] = ()) -> nn.Module:
         """A copy with rounded weights; raises `RecipeError` naming a weight that is not finite."""
-        rounded = copy.deepcopy(model)
+        rounded = apply_rewrites(model, STORED_FORM)
         for layer_name, layer in rounded.named_modules():
-            if not isinstance(layer, nn.Linear | nn.RNNBase) or layer_name in skip:
+            if not isinstance(layer, nn.Linear | nn.Conv2d | nn.RNNBase) or layer_name in skip:
                 continue
             for name, weight in layer.named_parameters(recurse=False):
-                if weight.ndim == 2:
+                if weight.ndim >= 2:
                     weight.data = _round(weight.data, name=f"{layer_name}.{name}")
         return rounded.eval()
 
@@ -53,5 +56,5 @@ def _round(weight: Tensor, *, name: str) -> Tensor:
             expected="finite weights",
             todo="Check the checkpoint: no recipe can help it.",
         )
-    integers, scales = int8_rows(weight)
-    return integers.to(weight.dtype) * scales[:, None]
+    integers, scales = int8_rows(weight.flatten(1))
+    return (integers.to(weight.dtype) * scales[:, None]).reshape(weight.shape)

@@ -36,10 +36,10 @@ MOSTLY_ZERO = 0.75
 PRUNED = 0.2
 """Share of a matrix that is left out without training after it: half is too much for any model."""
 
-MATRIX_LAYERS = (nn.Linear, nn.Conv1d, nn.RNNBase)
+MATRIX_LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.RNNBase)
 
 # What makes filters of a front-end's settings, so that there is something to round.
-STORED_FORM = ("sincnet_filterbank", "wav_norm_affine", "mfcc_dft")
+STORED_FORM = ("sincnet_filterbank", "wav_norm_affine", "mfcc_dft", "batch_norm_folded")
 
 SENSITIVE = ("frontend.conv1d.0", "frontend.conv1d.1", "linear.", "frontend.conv1d.2")
 """Layers in the order of what a byte more for each value gains, as measured (docs/coreml.md)."""
@@ -77,8 +77,9 @@ class SmallWeights:
             values = weight.detach().double().numpy()
             if name in halves:
                 rounded = values.astype(np.float16).astype(np.float64)
-            elif isinstance(layer, nn.Conv1d):
-                rounded = (shaped if layer.in_channels == 1 else symmetric)(values, bits=8)
+            elif isinstance(layer, nn.Conv1d | nn.Conv2d):
+                waves = isinstance(layer, nn.Conv1d) and layer.in_channels == 1
+                rounded = (shaped if waves else symmetric)(values, bits=8)
             else:
                 rounded = self.others(pruned(values, self.sparsity))
             with torch.no_grad():

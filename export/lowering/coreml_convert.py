@@ -14,7 +14,7 @@ from torch import nn
 
 from ..compress.half_weights import first_in_float32
 from ..models.base import example_inputs
-from ..types import ModelSpec, Precision, Recipe, TensorSpec
+from ..types import ModelSpec, Precision, Recipe, Role, TensorSpec
 from .coreml_repairs import forget_names, plain_attention
 
 RECURRENT = "lstm"
@@ -43,7 +43,8 @@ def convert(module: nn.Module, spec: ModelSpec, recipe: Recipe) -> Any:
     inputs = example_inputs(spec)
     with torch.no_grad(), plain_attention():
         traced = torch.jit.trace(module, inputs, check_trace=False)  # type: ignore[no-untyped-call]
-    half = recipe.activation_precision is Precision.FP16
+    # Pooling in float16 is none: embedding networks compute in float32 (`coreml_exact`).
+    half = recipe.activation_precision is Precision.FP16 and spec.role is Role.SEGMENTATION
     # Declared types: from iOS 16 on, fp16 would otherwise reach the inputs and outputs too.
     return ct.convert(
         traced,

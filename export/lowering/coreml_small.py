@@ -30,8 +30,6 @@ def store_small(
     those in `halves` become float16, and `LEFT` stands for one that is left as it is. Raises
     KeyError for a method that has no form in Core ML, ValueError where there are other weights.
     """
-    import coremltools.optimize.coreml as cto
-
     found = [weight for weight in _large(model) if not _is_transform(weight)]
     named = list(zip(found, layers, strict=True))
     small = [weight for weight, name in named if name not in {LEFT, *halves}]
@@ -40,8 +38,15 @@ def store_small(
     if wide := [w.name for w, name in named if name in halves and w.stored == "float32"]:
         model = store_half(model, wide)
     if filters:
-        model = cto.linear_quantize_weights(model, _config(filters, _rows))
+        model = quantize_rows(model, filters)
     return _METHODS[method](model, others) if others else model
+
+
+def quantize_rows(model: Any, weights: Sequence[Weight]) -> Any:
+    """A converted model with these weights in int8, a scale a row."""
+    import coremltools.optimize.coreml as cto
+
+    return cto.linear_quantize_weights(model, _config(weights, _rows))
 
 
 def store_half(model: Any, constants: Collection[str]) -> Any:

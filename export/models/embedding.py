@@ -167,11 +167,16 @@ class EmbeddingArchitecture:
 
     def refuses(self, recipe: Recipe) -> str | None:
         """Windows of another length than the contract's: which frames a weight counts for is part
-        of the graph. There is no state to stream. Weights of less than 16 bits are stored and
-        multiplied as ONNX Runtime does alone."""
-        small = recipe.weight_precision not in (Precision.FP32, Precision.FP16)
-        if small and recipe.backend != "onnx_ort":
-            return f"embedding networks have no {recipe.name} outside ONNX"
+        of the graph. There is no state to stream. Weights of less than 8 bits."""
+        integers = recipe.activation_precision is Precision.INT8
+        if integers and recipe.backend == "executorch_xnnpack":
+            return (
+                "XNNPACK multiplies int8 in linear layers alone, which are a small part of an "
+                "embedding network: the file would take 0.84 of fp32's bytes"
+            )
+        widths = (Precision.FP32, Precision.FP16, Precision.INT8)
+        if recipe.weight_precision not in widths or recipe.name.startswith("pruned"):
+            return f"what {recipe.name} costs is known of segmentation models only"
         forms = ("dynamic_length", "lengths_samples", "streaming")
         asked = [form for form in forms if recipe.options.get(form)]
         return f"embedding networks have no form for the option {asked[0]}" if asked else None

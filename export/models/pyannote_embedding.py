@@ -14,7 +14,6 @@ import torch
 from torch import Tensor, nn
 
 from ..pyannote_import import pyannote_audio
-from ..types import Recipe
 from .embedding import SEGMENTATION_FRAMES, EmbeddingArchitecture, NearestWeights
 
 SMALLEST = 1e-8
@@ -80,12 +79,6 @@ class PyannoteEmbedding(EmbeddingArchitecture):
     def smallest_samples(self, net: Any) -> int:
         """Samples of the shortest waveform with two frames."""
         return int(net.receptive_field_size(num_frames=2))
-
-    def refuses(self, recipe: Recipe) -> str | None:
-        """ExecuTorch, in whose lowering nobody has yet seen that everything is delegated."""
-        if recipe.backend == "executorch_xnnpack":
-            return f"{self.name} is exported to ONNX and Core ML"
-        return super().refuses(recipe)
 
     def build(self, config: dict[str, Any]) -> nn.Module:
         """A model in evaluation mode; its weights are random until a state dict is loaded."""

@@ -48,12 +48,13 @@ class Residual(nn.Module):
 
     def __init__(self, block: Any) -> None:
         super().__init__()
-        self.conv1, self.bn1, self.conv2, self.bn2 = block.conv1, block.bn1, block.conv2, block.bn2
+        self.conv1 = nn.Sequential(block.conv1, block.bn1)
+        self.conv2 = nn.Sequential(block.conv2, block.bn2)
         self.shortcut = block.shortcut
 
     def forward(self, x: Tensor) -> Tensor:
         """[batch, inputs, bands, frames] -> [batch, outputs, bands / stride, frames / stride]."""
-        inner = self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x)))))
+        inner = self.conv2(F.relu(self.conv1(x)))
         return F.relu(inner + self.shortcut(x))
 
 
@@ -62,13 +63,13 @@ class ResNetTrunk(nn.Module):
 
     def __init__(self, resnet: Any) -> None:
         super().__init__()
-        self.conv1, self.bn1 = resnet.conv1, resnet.bn1
+        self.conv1 = nn.Sequential(resnet.conv1, resnet.bn1)
         layers = (resnet.layer1, resnet.layer2, resnet.layer3, resnet.layer4)
         self.blocks = nn.Sequential(*(Residual(block) for layer in layers for block in layer))
 
     def forward(self, features: Tensor) -> Tensor:
         """Frames of the whole network but its pooling."""
-        x: Tensor = self.blocks(F.relu(self.bn1(self.conv1(features))))
+        x: Tensor = self.blocks(F.relu(self.conv1(features)))
         batch, channels, bands, frames = x.shape
         return x.reshape(batch, channels * bands, frames)
 
