@@ -167,6 +167,7 @@ def plan(
     model: LoadedModel,
     *,
     backends: list[str],
+    implied: bool = False,
     recipes: list[str],
     dynamic_length: bool = False,
     lengths_s: Sequence[float] = (),
@@ -206,7 +207,7 @@ def plan(
     ]
     for recipe in selected:
         backend = BACKENDS[recipe.backend]
-        by_name = recipe.backend in backends
+        by_name = recipe.backend in backends and not implied
         if reason := backend.unavailable():
             if by_name:
                 raise BackendUnavailableError(recipe.backend, found=reason)

@@ -51,7 +51,8 @@ EVIDENCE = (PARITY, LATENCY, PROFILE, GUARDS, REPORT)
 
 @dataclass(frozen=True)
 class BuildRequest:
-    """The command's options; see its help."""
+    """The command's options; see its help. Of recipes that are only `implied`, those that the model
+    refuses are left out."""
 
     model: str
     out: Path | None
@@ -72,6 +73,7 @@ class BuildRequest:
     trials: Path | None = None
     skip: tuple[str, ...] = ()
     embedding: str | None = None
+    implied: bool = False
     parameters: Path | None = None
     calibration: CalibrationRequest = field(default_factory=CalibrationRequest)
 
@@ -123,6 +125,7 @@ def _build(request: BuildRequest, progress: Progress) -> BuildResult:
     model = with_window(load_model(request.model), request.window_s)
     planned = plan(
         model,
+        implied=request.implied,
         backends=request.backends,
         recipes=request.recipes,
         dynamic_length=request.dynamic_length,

@@ -43,7 +43,7 @@ def check_pipeline(
 
     from ..bundle import read_bundle
     from .bundles import model_of_bundle
-    from .diarizing import pipeline_parts
+    from .diarizing import pair_name, pipeline_parts
     from .inputs import load_audio
 
     asked: tuple[list[str | None], list[str | None]] = ([*backends] or [None], [*recipes] or [None])
@@ -69,7 +69,7 @@ def check_pipeline(
         for segmentation, embedding, parameters in chosen:
             tolerances = (segmentation.artifact.recipe.tolerance,
                           embedding.artifact.recipe.tolerance)  # fmt: skip
-            name = f"{segmentation.name} + {embedding.name}"
+            name = pair_name(segmentation, embedding)
             compared[name] = compare_pipelines(
                 artifact_stages(segmentation, embedding),
                 pytorch,
@@ -100,8 +100,16 @@ def show_pipeline(
     quiet: bool,
 ) -> None:
     """Print what was found, as tables or JSON."""
+    from runtime_checks.runners.base import why_untimed
+
     rows = [row for name, each in compared.items() for row in _der_rows(name, each)]
-    times = [row for name, each in compared.items() for row in _time_rows(name, each)]
+    untimed = {name: why_untimed(name.partition("/")[0]) for name in compared}
+    times = [
+        row
+        for name, each in compared.items()
+        if untimed[name] is None
+        for row in _time_rows(name, each)
+    ]
     if as_json:
         verdict = verdict_of(compared, goldens).value
         print_json(
@@ -109,7 +117,11 @@ def show_pipeline(
         )
     elif not quiet:
         print_table("DER, percent, artifacts beside PyTorch", rows)
-        print_table("Milliseconds a hop, in turns in one run", times)
+        if times:
+            print_table("Milliseconds a hop, in turns in one run", times)
+        for name, reason in untimed.items():
+            if reason is not None:
+                say(f"note: {name}: {reason}", quiet=quiet)
         wrong = [f"{name}: {count:.0f} differ" for name, count in goldens.items() if count]
         say("; ".join(wrong) or "goldens: every stage gives what it gave", quiet=quiet)
 

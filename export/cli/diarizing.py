@@ -26,6 +26,7 @@ EMBEDDING = "embedding"
 PARAMETERS = "pipeline.json"
 SEGMENTATION = "sinc-1bi"
 BACKEND = "onnx_ort"
+STAND_IN = "fp32"
 
 
 @dataclass(frozen=True)
@@ -57,12 +58,16 @@ def bundle_pipeline(
     the backend and recipe that are taken.
     """
     from runtime_checks.diarize.networks import artifact_stages
+    from runtime_checks.runners.base import why_untimed
 
     from ..bundle import read_bundle
 
     segmentation, embedding, parameters = pipeline_parts(path, backend=backend, recipe=recipe)
     stages = artifact_stages(segmentation, embedding, threads=threads)
-    made = Pipeline(stages, parameters, f"{segmentation.name} and {embedding.name} of {path}")
+    said = f"{pair_name(segmentation, embedding)} of {path}"
+    if reason := why_untimed(segmentation.runner or segmentation.artifact.recipe.backend):
+        said = f"{said} ({reason})"
+    made = Pipeline(stages, parameters, said)
     taken = segmentation.artifact.recipe
     for each in read_bundle(path).content.artifacts if stateful else ():
         same = (each.recipe.backend, each.recipe.name) == (taken.backend, taken.name)
@@ -72,10 +77,18 @@ def bundle_pipeline(
     return made
 
 
+def pair_name(segmentation: Found, embedding: Found) -> str:
+    """`onnx_ort/fp32`; both names where the networks' artifacts are of different kinds."""
+    return " + ".join(dict.fromkeys([segmentation.name, embedding.name]))
+
+
 def pipeline_parts(
     path: Path, *, backend: str | None, recipe: str | None
 ) -> tuple[Found, Found, PipelineParameters]:
-    """The artifacts of both networks, by default the first of the segmentation, and parameters."""
+    """The artifacts of both networks, by default the first of the segmentation, and parameters.
+
+    Where the embedding refused a recipe, its fp32 stands in.
+    """
     from ..bundle import verify_bundle
 
     read = verify_bundle(path)
@@ -89,11 +102,13 @@ def pipeline_parts(
         )
     segmentation = _choose(path, read, backend=backend, recipe=recipe)
     inner = path / pipeline.embedding_path
-    recipes = recipe or segmentation.artifact.recipe.name
+    found = verify_bundle(inner)
+    target = segmentation.artifact.recipe
+    made = {(a.recipe.backend, a.recipe.name) for a in found.content.artifacts}
+    same = (target.backend, target.name) in made
     embedding = _choose(
-        inner, verify_bundle(inner), backend=backend or segmentation.artifact.recipe.backend,
-        recipe=recipes,
-    )  # fmt: skip
+        inner, found, backend=backend or target.backend, recipe=target.name if same else STAND_IN
+    )
     return segmentation, embedding, pipeline.parameters
 
 

@@ -59,6 +59,8 @@ def add_pipeline(
                 model.source, found=f"a model for {model.spec.role}", expected=f"one for {role}"
             )
     parameters = parameters_of(embedding, request.parameters)
+    request = replace(request, recipes=_recipes(request, embedding), implied=True)
+    assert request.embedding is not None  # noqa: S101 - told above
     stages = torch_stages(segmentation, embedding)
     built = run_build(
         replace(
@@ -85,3 +87,17 @@ def add_pipeline(
         tuple(file_entry(folder, f"{GOLDENS}/{name}") for name in names),
         failed=failed,
     )
+
+
+def _recipes(request: BuildRequest, embedding: LoadedModel) -> list[str]:
+    """Those asked for; and fp32, which stands in on backends where the embedding refuses one."""
+    from ..backends.base import BACKENDS, select_recipes, why_refused
+    from .diarizing import STAND_IN
+
+    names = request.recipes or [STAND_IN]
+    refused = [
+        recipe
+        for recipe in select_recipes(request.backends, request.recipes)
+        if why_refused(BACKENDS[recipe.backend], embedding.spec, recipe)
+    ]
+    return list(dict.fromkeys([*names, STAND_IN])) if refused else names
