@@ -132,7 +132,7 @@ def _online(samples: Samples, stages: Stages, parameters: PipelineParameters) ->
     return [turn for decision in decisions for turn in decision.ended]
 
 
-def _filled(speech: WindowSpeech, dimension: int) -> NDArray[np.float64]:
+def _filled(speech: WindowSpeech, dimension: int) -> NDArray[np.floating]:
     if speech.embeddings.shape[1] == dimension:
         return speech.embeddings
     return np.zeros((len(speech.active), dimension))

@@ -68,7 +68,7 @@ class IncrementalClustering:
                     self._sums[column] = self._sums[column] + embedding
         return found
 
-    def distances(self, embeddings: Floats) -> Floats:
+    def distances(self, embeddings: Floats | NDArray[np.float32]) -> Floats:
         """Cosine distances [slots, speakers] of embeddings of length one from the centres.
 
         A centre that no embedding has moved yet is at no distance: it takes whom it can get.

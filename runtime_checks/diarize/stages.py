@@ -49,9 +49,9 @@ class WindowSpeech:
 
     start: int
     end: int
-    scores: Floats
+    scores: Floats | NDArray[np.float32]
     active: NDArray[np.bool_]
-    embeddings: Floats
+    embeddings: Floats | NDArray[np.float32]
     clean_s: Floats
     segmentation_ms: float
     embedding_ms: float

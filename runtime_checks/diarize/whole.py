@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,14 +40,20 @@ class WholeFileDiarizer:
     def push(self, samples: Samples) -> None:
         """Listen to more samples, float32 [any number]."""
         for hop in self._windows.push(samples):
-            self.heard.append(listen(hop, self._stages, self._parameters))
+            self.heard.append(_kept(listen(hop, self._stages, self._parameters)))
 
     def finish(self, count: SpeakerCount | None = None) -> list[Turn]:
         """Turns of the whole recording, in order of time."""
         for hop in self._windows.finish():
-            self.heard.append(listen(hop, self._stages, self._parameters))
+            self.heard.append(_kept(listen(hop, self._stages, self._parameters)))
         assignments = assign_all(self.heard, self._parameters, count=count or SpeakerCount())
         return turns_of_windows(self.heard, assignments, self._stages, self._parameters)
+
+
+def _kept(speech: WindowSpeech) -> WindowSpeech:
+    """What is kept of a window until the end, in float32: of an hour some 50 MB."""
+    scores, embeddings = speech.scores.astype(np.float32), speech.embeddings.astype(np.float32)
+    return replace(speech, scores=scores, embeddings=embeddings)
 
 
 def turns_of_windows(

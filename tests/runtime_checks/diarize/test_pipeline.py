@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from itertools import pairwise
 
 import numpy as np
@@ -203,3 +204,25 @@ def test_numbers_of_speakers_that_cannot_be_are_refused(
 ) -> None:
     with pytest.raises(AudioError, match="number of speakers"):
         SpeakerCount(*wrong)
+
+
+@pytest.mark.parametrize("mode", ["online", "whole"])
+def test_three_hours_take_little_memory(
+    mode: str, stages: Stages, parameters: PipelineParameters
+) -> None:
+    hop = parameters.model_copy(update={"hop_s": 5.0, "latency_s": 5.0})
+    piece = audio((0, 1.0, 14.0), (1, 16.0, 29.0), duration_s=30.0)
+    online, file = OnlineDiarizer(stages, hop), WholeFileDiarizer(stages, hop)
+    held: list[int] = []
+    tracemalloc.start()
+    for _ in range(360):
+        if mode == "online":
+            list(online.push(piece))
+        else:
+            file.push(piece)
+        held.append(tracemalloc.get_traced_memory()[0])
+    tracemalloc.stop()
+    a_hop = (held[-1] - held[35]) / (6 * 324)
+    # Of a window a whole file keeps scores and embeddings in float32, online nothing is kept.
+    assert a_hop < (50 if mode == "online" else 4 * 3 * (246 + 4) + 2000)
+    assert online.clustering.num_speakers in (0, 2)
