@@ -18,7 +18,7 @@ from export.types import PipelineParameters, Role
 
 # Parameters; bytes of the weights, at most; equal-error rate on speakers held out, percent, at
 # most: what the trained student reaches, rounded up (docs/embeddings.md).
-SHIPPED = {"cnn4": (130_688, 300_000, 7.0)}
+SHIPPED = {"cnn4": (130_688, 300_000, 7.9)}
 
 
 @pytest.fixture(scope="module", params=SHIPPED)
