@@ -112,13 +112,18 @@ class ExecuTorchXnnpack:
         return None
 
     def refuses(self, spec: ModelSpec, recipe: Recipe) -> str | None:
-        """Windows of free length, and kinds of recurrence other than the two."""
+        """Windows of free length, kinds of recurrence other than the two, integers in streams."""
         if recipe.options.get("dynamic_length", False):
             return "ExecuTorch plans memory, and XNNPACK packs weights, for windows of one length"
         if (kind := _recurrence(recipe)) not in RECURRENCES:
             return f"option recurrence is {kind!r}, not one of {', '.join(RECURRENCES)}"
         if kind != DELEGATED and _is_dynamic(recipe):
             return f"with the recurrence a {kind} nothing would multiply integers in it"
+        if recipe.options.get("streaming") and _is_dynamic(recipe):
+            return (
+                "ExecuTorch leaves the ranges of a hop's integers to a portable kernel "
+                "(aten::expand_copy): fp32 is the recipe for stateful artifacts"
+            )
         return why_no_ranges(spec, recipe)
 
     def export(self, module: nn.Module, spec: ModelSpec, recipe: Recipe, out: Path) -> GraphStats:

@@ -185,6 +185,13 @@ def test_who_cannot_stream_is_told_why(name: str, reason: str, tmp_path: Path) -
     assert not list(tmp_path.iterdir())
 
 
+def test_a_stateful_artifact_with_integers_is_refused_by_executorch(student: LoadedModel) -> None:
+    with pytest.raises(RecipeError, match=r"executorch_xnnpack/int8-dynamic: .*expand_copy"):
+        plan(
+            student, backends=["executorch_xnnpack"], recipes=["int8-dynamic"], streaming_hop_s=0.5
+        )
+
+
 def test_a_stateful_artifact_is_made_beside_the_one_for_windows(student: LoadedModel) -> None:
     planned = plan(student, backends=["onnx_ort"], recipes=["fp32", "fp16"], streaming_hop_s=0.5)
     assert [(r.name, hop_of(r)) for r in planned.recipes] == [
