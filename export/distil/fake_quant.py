@@ -25,7 +25,7 @@ from torch.nn.functional import conv1d, leaky_relu
 from ..backends.base import BACKENDS, RECIPES
 from ..calibration.trained import ConvGrids, TrainedGrids, is_trained
 from ..errors import TrainingError
-from ..lowering.integer_convolutions import IntegerConv2d, on_grid, on_rows
+from ..lowering.integer_convolutions import IntegerConv2d, in_halves, on_rows
 from ..lowering.static_convolutions import Grid
 from ..types import Recipe
 from .first_grids import FRONT_END, SMALLEST_WIDTH, ends, found_grids, rewritten
@@ -86,6 +86,7 @@ class MovingGrids(nn.Module):
         self.register_buffer("low", torch.tensor(grids.inputs[0]))
         self.register_buffer("high", torch.tensor(grids.inputs[1]))
         self.register_buffer("gains", torch.tensor(grids.gains))
+        self.halves = grids.halves
 
     @torch.no_grad()
     def see(self, x: Tensor) -> None:
@@ -102,14 +103,16 @@ class MovingGrids(nn.Module):
         gained = x * self.gains[:, None]
         if follows:
             self.see(gained)
-        coarse = on_grid(gained, Grid.over((float(self.low), float(self.high))))
+        grid = Grid.over((float(self.low), float(self.high)))
+        rounded = in_halves(gained, grid, halves=self.halves)
         weight = on_rows(conv.weight / self.gains[:, None])
-        return conv1d(coarse, weight, stride=conv.stride)
+        return conv1d(rounded, weight, stride=conv.stride)
 
     def grids(self) -> ConvGrids:
         """As they are written."""
         inputs = (float(self.low), float(self.high))
-        return ConvGrids(inputs=inputs, gains=tuple(self.gains.tolist()))
+        gains = tuple(self.gains.tolist())
+        return ConvGrids(inputs=inputs, gains=gains, halves=self.halves)
 
 
 class QuantisedStudent(nn.Module):

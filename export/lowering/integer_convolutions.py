@@ -2,8 +2,8 @@
 
 What sets them apart from calibrated ones (`static_convolutions`): what comes out of them is the sum
 of the products, unrounded, since the norms behind take floats; rounded to 8 bits it lost most of
-all. And the waveform, whose loudest sample is 30 times its deviation, goes into the first
-convolution as the sum of two 8-bit numbers: of one alone nothing would be left of quiet high
+all. And what goes in may be the sum of two 8-bit numbers, as training has it: of the waveform,
+whose loudest sample is 30 times its deviation, one alone would leave nothing of quiet high
 frequencies (docs/quantisation.md).
 
 The functions here serve training too: rounding passes gradients straight through (Bengio et al.,
@@ -84,8 +84,13 @@ class IntegerConv2d(nn.Module):
 
     def rounded(self, x: Tensor) -> Tensor:
         """What integers hold of x."""
-        coarse = on_grid(x, self.inputs)
-        return coarse if self.halves == 1 else coarse + on_grid(x - coarse, self.grids[1])
+        return in_halves(x, self.inputs, halves=self.halves)
+
+
+def in_halves(x: Tensor, grid: Grid, *, halves: int) -> Tensor:
+    """x as one 8-bit number on a grid, or as the sum of two; gradients as `on_grid`."""
+    coarse = on_grid(x, grid)
+    return coarse if halves == 1 else coarse + on_grid(x - coarse, fine_grid(grid))
 
 
 def fine_grid(coarse: Grid) -> Grid:

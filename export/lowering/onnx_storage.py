@@ -82,6 +82,8 @@ def _grid(values: Floats) -> tuple[NDArray[np.int8], Floats] | None:
     axes = range(values.ndim)
     for along in ((values.ndim - 1,), tuple(axes[1:]), tuple(axes[:-1])):
         largest = np.abs(values).max(axis=along, keepdims=True)
+        if largest.size > values.size // 2:  # of a vector each value would be a row
+            continue
         scales = np.where(largest > 0, largest / 127, 1).astype(np.float32)
         integers = np.round(values / scales)
         if np.abs(integers * scales - values).max() <= ROUNDING * np.abs(values).max():

@@ -142,11 +142,14 @@ def test_convolutions_run_on_integers_and_are_stored_as_such(
 ) -> None:
     artifact = exporter.export(RECIPE, tmp_path)
     operators = artifact.graph_stats.operators
-    assert operators["ConvInteger"] == 4 and "Conv" not in operators
+    assert operators["ConvInteger"] == 6 and "Conv" not in operators
     graph = onnx.load(str(tmp_path / artifact.path)).graph
     stored = {t.name: t for t in graph.initializer}
     large = [t for t in stored.values() if np.prod(t.dims) > 2000]  # a recurrence's biases are less
     assert not [t.name for t in large if t.data_type == onnx.TensorProto.FLOAT]
+    for name in [n for n in stored if n.endswith(".int8")]:  # never with a scale for each value
+        scales = stored[f"{name.removesuffix('int8')}scales"]
+        assert np.prod(scales.dims) * 2 <= np.prod(stored[name].dims)
     for node in graph.node:
         if node.op_type == "ConvInteger":  # the other way round there is no fast kernel
             assert stored[node.input[1]].data_type == onnx.TensorProto.UINT8

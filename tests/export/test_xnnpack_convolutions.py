@@ -95,7 +95,7 @@ def test_every_weight_is_multiplied_as_an_integer(
     )
     assert stats.stored == {"int8": matrices + 80 * 260 + 80 * 60 * 5 + 60 * 60 * 5}
     assert stats.not_smaller == {}
-    assert stats.delegated["XnnpackBackend 1"]["aten.convolution.default"] == 4
+    assert stats.delegated["XnnpackBackend 1"]["aten.convolution.default"] == 6
     assert BACKENDS[BACKEND].fallbacks(stats, RECIPE) == {}
     assert over_budget(exported[0]) == {}
     integers = exporter.compressed(RECIPE).get_buffer("frontend.conv1d.2.integers").numpy()
