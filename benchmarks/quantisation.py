@@ -2,7 +2,7 @@
 
     PYTHONPATH=. python benchmarks/quantisation.py sinc-1bi pytorch_model.bin --window-s 2 \
         --calibration-audio ami/train --audio ami/dev --rttm ami/development.rttm \
-        --audio ami/test --rttm ami/test.rttm --runs 100
+        --audio ami/test --rttm ami/test.rttm --trained students/int8-1bi --trained students/int8-4
 
 Every line is measured on the same windows; times are taken in turns in one run, on one thread, and
 given beside PyTorch eager's: medians of the clock's time, and of the processor's, which other work
@@ -13,6 +13,9 @@ come from the calibration audio, which should be none of them.
 - `PyTorch, dynamic int8`: torch.ao.quantization.quantize_dynamic of linear layers, LSTMs, or both.
 - `quantize_dynamic`: onnxruntime.quantization with nothing but its defaults, of our fp32 file.
 - `quantize_static`: the same, every operator that it knows, and LSTMs dynamic.
+- `int8-qat`: of the folders that `distill --qat` wrote (`--trained`, one a model in their order),
+  beside the float model that training started from, not their own float weights. `rounded` is
+  PyTorch that rounds as these integers do: what the artifacts add to it is the export.
 - all others: `diarport build --recipe ...`.
 """
 
@@ -24,12 +27,21 @@ import tempfile
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import zip_longest
 from pathlib import Path
 from time import process_time_ns
 
 import numpy as np
 import torch
-from quantised import Scores, Subject, onnx_subjects, our_subjects, pytorch_subjects
+from quantised import (
+    NAMES,
+    Scores,
+    Subject,
+    onnx_subjects,
+    our_subjects,
+    pytorch_subjects,
+    trained_subjects,
+)
 
 from export.audio import Recording, Window, cut_windows, find_audio, load_recording
 from export.calibration.draw import draw, sample_set
@@ -88,7 +100,7 @@ def main() -> None:
     options = _options()
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")  # PyTorch's notices that its quantisation will move
-    for source in options.models:
+    for source, trained in zip_longest(options.models, options.trained):
         model = with_window(load_model(source), options.window_s)
         rate = model.spec.geometry.sample_rate_hz
         pairs = list(zip(options.audio, options.rttm, strict=True)) or [sample_recording()]
@@ -102,8 +114,17 @@ def main() -> None:
             exporter = Exporter(model, calibration=_calibration(options, model))
             subjects += onnx_subjects(exporter, Path(folder))
             subjects += our_subjects(exporter, Path(folder))
+            if trained is not None:
+                whole = {backend: _floats(subjects, name) for backend, name in NAMES.items()}
+                found_model = with_window(load_model(trained), options.window_s)
+                subjects += trained_subjects(found_model, whole, Path(folder))
             times = time(subjects, model, recordings, runs=options.runs)
             print_table(model, subjects, times, audio)
+
+
+def _floats(subjects: Sequence[Subject], name: str) -> int:
+    """Bytes of a backend's fp32 file."""
+    return next(each.size_bytes for each in subjects if each.name == f"{name}, fp32 (ours)")
 
 
 def _options() -> argparse.Namespace:
@@ -113,6 +134,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--audio", action="append", default=[], help="with its --rttm, in order")
     parser.add_argument("--rttm", action="append", default=[])
     parser.add_argument("--calibration-audio", action="append", default=[])
+    parser.add_argument("--trained", action="append", default=[], help="a folder a model")
     parser.add_argument("--runs", type=int, default=100)
     options = parser.parse_args()
     if len(options.audio) != len(options.rttm):

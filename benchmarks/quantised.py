@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import sys
 import tempfile
-from collections.abc import Callable, Collection, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +16,11 @@ from torch import nn
 
 from export.backends.base import BACKENDS, RECIPES, why_refused
 from export.calibration.draw import CalibrationSet
+from export.calibration.trained import is_trained
 from export.checkpoint import LoadedModel
 from export.errors import ExportError
 from export.ort_session import open_session
-from export.pipeline import Exporter
+from export.pipeline import Exporter, not_trained_for
 from export.types import ModelSpec, Recipe
 from runtime_checks.runners.base import RUNNERS, why_untimed
 from runtime_checks.timing.contenders import OpenArtifact
@@ -162,6 +163,21 @@ def our_subjects(
         yield Subject(
             f"{name} (ours)", artifact.size_bytes, size, _scoring(runner, spec), timed, path
         )
+
+
+def trained_subjects(trained: LoadedModel, whole: Mapping[str, int], folder: Path) -> list[Subject]:
+    """What a model trained for a recipe gives in place of the float model, whose fp32 files have so
+    many bytes by backend: PyTorch that rounds as its integers do, and its artifacts."""
+    exporter = Exporter(trained)
+    recipes = [r for r in RECIPES.values() if is_trained(r) and not not_trained_for(trained, r)]
+    rounded = OpenModule(exporter.compressed(recipes[0]))
+    made = [Subject(f"{recipes[0].name}, rounded", 0, 1, rounded.run, None)]
+    for recipe in recipes:
+        (place := folder / recipe.backend).mkdir()
+        ours = our_subjects(exporter, place, backends=[recipe.backend])
+        mine = next(each for each in ours if recipe.name in each.name)
+        made.append(replace(mine, float_bytes=whole[recipe.backend]))
+    return made
 
 
 def _scoring(runner: Any, spec: ModelSpec) -> Callable[[Scores], Scores]:
