@@ -19,7 +19,8 @@ def command(
         typer.Option(help="A bundle with a pipeline. Default: the models that ship."),
     ] = None,
     segmentation: Annotated[
-        str | None, typer.Option(help="Without a bundle: the segmentation. Default: sinc-1bi.")
+        str | None,
+        typer.Option(help="Without a bundle: the segmentation. Default: sinc-1bi-voices."),
     ] = None,
     embedding: Annotated[
         str | None, typer.Option(help="Without a bundle: the embedding model.")

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 EMBEDDING = "embedding"
 PARAMETERS = "pipeline.json"
-SEGMENTATION = "sinc-1bi"
+SEGMENTATION = "sinc-1bi-voices"
 BACKEND = "onnx_ort"
 STAND_IN = "fp32"
 

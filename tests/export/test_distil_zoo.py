@@ -27,9 +27,10 @@ SHIPPED = {
     "mfcc80-1uni": (124_419, 95.2, 7.1),
     "sinc-1bi-gru": (221_805, 95.9, 6.7),
 }
+VOICES = "sinc-1bi-voices"  # the default of `diarize`, on whose held-out audio nothing was chosen
 
 
-@pytest.fixture(scope="module", params=SHIPPED)
+@pytest.fixture(scope="module", params=[*SHIPPED, VOICES])
 def model(request: pytest.FixtureRequest) -> LoadedModel:
     return load_model(str(request.param))
 
@@ -45,7 +46,7 @@ def record(folder: Path) -> TrainingRecord:
 
 
 def test_the_zoo_is_what_is_listed_here_and_small() -> None:
-    assert zoo_names(Role.SEGMENTATION) == sorted(SHIPPED)
+    assert zoo_names(Role.SEGMENTATION) == sorted([*SHIPPED, VOICES])
     files = [path for path in zoo_dir().rglob("*") if path.is_file()]
     assert sum(path.stat().st_size for path in files) < 12_000_000
 
@@ -53,11 +54,12 @@ def test_the_zoo_is_what_is_listed_here_and_small() -> None:
 def test_record_belongs_to_the_weights(record: TrainingRecord, model: LoadedModel) -> None:
     name = model.spec.name
     assert record.weights_sha256 == model.sha256
-    assert record.parameters == SHIPPED[name][0]
+    design = name.removesuffix("-voices")
+    assert record.parameters == SHIPPED[design][0]
     assert record.parameters == sum(p.numel() for p in model.module.parameters())
-    assert record.config.student == name
+    assert record.config.student == design
     assert record.chosen_step <= record.config.steps
-    assert f"--student {name} " in record.command + " " and "--seed" in record.command
+    assert f"--student {design} " in record.command + " " and "--seed" in record.command
     assert set(record.audio_sha256["recordings"]) == {f"trn0{i}" for i in range(9)}
 
 
@@ -79,13 +81,19 @@ def test_log_covers_the_training(record: TrainingRecord, folder: Path) -> None:
     steps = [int(row["step"]) + 1 for row in rows]
     assert steps == sorted(set(steps))
     assert record.chosen_step in steps and steps[-1] == record.config.steps
-    best = max(rows, key=lambda row: float(row["validation_agreement"]))
-    assert int(best["step"]) + 1 == record.chosen_step
+    if folder.name == VOICES:
+        assert record.chosen_step == record.config.steps
+    else:
+        best = max(rows, key=lambda row: float(row["validation_agreement"]))
+        assert int(best["step"]) + 1 == record.chosen_step
 
 
 def test_figures_are_within_what_the_student_is_shipped_for(
     record: TrainingRecord, model: LoadedModel
 ) -> None:
+    if model.spec.name == VOICES:
+        assert [(f.split, f.audio_s) for f in record.figures] == [("test", 90)]
+        return
     _, agreement, above_teacher = SHIPPED[model.spec.name]
     validation, test = record.figures
     assert (validation.split, validation.audio_s) == ("validation", 60)
