@@ -59,8 +59,10 @@ def blocks(weight: Floats, *, bits: int, size: int) -> Floats:
     high = values.max(axis=2, keepdims=True).clip(min=0)
     scale = (high - low) / (2**bits - 1)
     half = 2 ** (bits - 1)
-    offset = (-half - _ratio(low, scale)).round()
-    steps = (_ratio(values, scale).round() + offset).clip(-half, half - 1)
+    # Halves go up at both ends: to the nearest even number they could go towards each other, and
+    # the grid would have a step less than it may.
+    offset = -half - np.floor(_ratio(low, scale) + 0.5)
+    steps = (np.floor(_ratio(values, scale) + 0.5) + offset).clip(-half, half - 1)
     made: Floats = ((steps - offset) * scale).reshape(weight.shape)
     return made
 

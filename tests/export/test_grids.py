@@ -37,6 +37,13 @@ def test_blocks_are_near_hold_zero_and_are_found_again(weight: Floats) -> None:
     np.testing.assert_allclose(blocks(made, bits=4, size=8), made, rtol=0, atol=1e-9)
 
 
+def test_a_block_whose_ends_are_halves_keeps_all_its_steps() -> None:
+    weight = np.array([[-1.0, 29, 3, 5, 7, 0, 1, 2]])  # steps of 2: ends at -0.5 and 14.5 steps
+    made = blocks(weight, bits=4, size=8)
+    assert (made.min(), made.max()) == (0, 30)
+    assert np.array_equal(blocks(made, bits=4, size=8), made)
+
+
 def test_blocks_that_do_not_divide_a_width_are_refused() -> None:
     with pytest.raises(ValueError, match=r"blocks of 16.*\(4, 60\)"):
         blocks(np.ones((4, 60)), bits=4, size=16)
