@@ -105,7 +105,7 @@ register_recipe(
         backend="onnx_ort",
         weight_precision=Precision.INT8,
         activation_precision=Precision.FP32,
-        options={"promises": {"size": 0.5}},
+        options={"promises": {"size": 0.6}},  # of MFCC students the transforms stay in float32
     )
 )
 refuse(
