@@ -19,6 +19,7 @@ from export.backends.base import BACKENDS, RECIPES, why_refused
 from export.bundle import hash_path
 from export.calibration.trained import is_trained
 from export.checkpoint import LoadedModel, load_model, save_model
+from export.distil.fake_quant import qat_recipe
 from export.distil.first_grids import found_grids
 from export.models.base import MODELS
 from export.pipeline import Exporter, artifact_name
@@ -110,7 +111,7 @@ def test_a_recipe_exports_the_same_bytes_twice_and_runs(
         pytest.skip(f"{model.spec.architecture}: {reason}")
     if is_trained(recipe):
         [waveform] = MODELS[model.spec.architecture].example_inputs(model.spec)
-        model = replace(model, grids=found_grids(model.module, recipe, waveform))
+        model = replace(model, grids=found_grids(model.module, qat_recipe(recipe.name), waveform))
     (tmp_path / "a").mkdir()
     artifact = Exporter(model).export(recipe, tmp_path / "a")
     # Lowering to ExecuTorch takes ten seconds: one architecture stands for all.
