@@ -218,7 +218,7 @@ def _load_pyannote(path: Path, source: str, *, name: str | None = None) -> Loade
     licence = _text(folder, "LICENSE")
     spec = architecture.spec(
         module,
-        name=name or (folder.name if path.name == CHECKPOINT_FILE else path.stem),
+        name=name or (folder.absolute().name if path.name == CHECKPOINT_FILE else path.stem),
         licence=licence.splitlines()[0].strip() if licence else "unknown",
         trained_on="unknown",
     )

@@ -348,3 +348,13 @@ def test_a_hub_model_is_named_after_its_repository(
     monkeypatch.setattr("pyannote.audio.utils.hf_hub.hf_hub_download", cached)
     loaded = load_model("someone/community-9")
     assert (loaded.spec.name, loaded.source) == ("community-9", "someone/community-9")
+
+
+def test_a_checkpoint_in_the_working_directory_is_named_after_it(
+    saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    saved.rename(folder / "pytorch_model.bin")
+    monkeypatch.chdir(folder)
+    assert load_model("pytorch_model.bin").spec.name == "mine"
