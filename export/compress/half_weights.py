@@ -17,12 +17,12 @@ from .base import register_compression
 
 # What a batch norm would move off its grid again.
 STORED_FORM = ("batch_norm_folded",)
-MATRIX_LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.LSTM)
+MATRIX_LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.RNNBase)
 
 
 @register_compression("half_weights")
 class HalfWeights:
-    """float32 -> float16 -> float32 for the weights of linear, convolutional and LSTM layers."""
+    """float32 -> float16 -> float32, for weights of linear, convolutional and recurrent layers."""
 
     def keeps(self, model: nn.Module) -> tuple[str, ...]:
         """Names of the parts that stay in float32: none."""

@@ -55,6 +55,17 @@ def test_matrices_are_rounded_and_nothing_else(
     assert {p.dtype for p in rounded.parameters()} == {torch.float32}
 
 
+@pytest.mark.parametrize("kind", [nn.GRU, nn.RNN])
+def test_other_recurrences_are_rounded_too(kind: type[nn.RNNBase]) -> None:
+    torch.manual_seed(0)
+    layer = nn.Sequential(kind(8, 8))  # type: ignore[arg-type]
+    rounded = compress_for(recipe(Precision.FP16), layer)
+    for (name, before), after in zip(layer.named_parameters(), rounded.parameters(), strict=True):
+        expected = before.half().float() if before.ndim == 2 else before
+        assert torch.equal(after, expected), name
+        assert torch.equal(after, before) == (before.ndim == 1)
+
+
 def test_the_lstm_computes_with_its_rounded_weights(
     zoo_canonical: nn.Module, rounded: nn.Module
 ) -> None:
