@@ -35,6 +35,7 @@ from ..lowering.coreml_convert import convert, why_not_convertible
 from ..lowering.coreml_exact import store_rounded
 from ..lowering.coreml_small import LEFT, store_small, store_transforms
 from ..lowering.coreml_stats import CONTROL_FLOW, program_stats
+from ..lowering.shortcuts import convert_quickly
 from ..models.pyannet import SegmentationNet
 from ..recipes import refuse
 from ..types import GraphStats, ModelSpec, Precision, Recipe, Role, RuntimeOption
@@ -110,7 +111,7 @@ class CoreMLProgram:
         if reason := self.refuses(spec, recipe):
             raise RecipeError(f"{recipe.backend}/{recipe.name}", found=reason)
         method, small = method_of(recipe), _small(module, recipe)
-        with _quiet():
+        with _quiet(), convert_quickly():
             model = convert(module, spec, recipe)
             if spec.role is Role.EMBEDDING:
                 model = store_rounded(model) if method is not None else model

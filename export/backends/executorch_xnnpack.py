@@ -26,6 +26,7 @@ from ..errors import RecipeError
 from ..lowering.int8_dynamic import count_int8, int8_values, quantise_dynamically
 from ..lowering.placement import fallbacks, program_stats
 from ..lowering.scan_delegate import delegate_recurrence
+from ..lowering.shortcuts import lower_quickly
 from ..lowering.static_convolutions import why_no_ranges
 from ..lowering.xnnpack_convolutions import lower_convolutions
 from ..models.base import example_inputs
@@ -131,7 +132,7 @@ class ExecuTorchXnnpack:
         module = copy.deepcopy(module).eval().requires_grad_(False)
         _refuse_native_recurrence(module, recipe)
         inputs = example_inputs(spec)
-        with quiet_tools(), torch.no_grad():
+        with quiet_tools(), lower_quickly(), torch.no_grad():
             if _is_dynamic(recipe):
                 quantise_dynamically(module, skip=recipe.skip)
                 lower_convolutions(module)

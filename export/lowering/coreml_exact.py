@@ -59,5 +59,5 @@ def _values(model: Any, names: set[str]) -> dict[str, NDArray[np.float32]]:
                         if values.dtype == np.float32:
                             found[op.name] = values
 
-    _apply_graph_pass(model, Collect())
+    _apply_graph_pass(model, Collect(), return_pymil_prog=True)  # read only: no way back
     return found

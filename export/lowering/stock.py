@@ -13,6 +13,7 @@ from ..checkpoint import LoadedModel
 from ..models.base import MODELS
 from ..quiet import quiet_tools
 from ..rewrites.base import apply_rewrites
+from .shortcuts import lower_quickly
 
 # Without it nothing can be exported at all: the filters are computed at every call.
 NEEDED = ("sincnet_filterbank",)
@@ -23,7 +24,7 @@ def lower_as_documented(model: LoadedModel, out: Path) -> None:
     architecture = MODELS[model.spec.architecture]
     module = apply_rewrites(architecture.canonical(model.module), NEEDED).eval()
     inputs = architecture.example_inputs(model.spec)
-    with quiet_tools(), torch.no_grad():
+    with quiet_tools(), lower_quickly(), torch.no_grad():
         from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
         from executorch.exir import to_edge_transform_and_lower
 
