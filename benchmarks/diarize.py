@@ -129,6 +129,8 @@ class Oracle:
                 found[slot] = speaker
         return found
 
+    label = assign
+
 
 def oracle(
     made: Simulated, heard: list[WindowSpeech], stages: Stages, parameters: PipelineParameters

@@ -92,7 +92,8 @@ class PipelineParameters(Value):
     active for less than `min_active_s` is left out. `embedding_mean` is taken from embeddings
     before they are compared (empty: nothing is). `hamming_power` sharpens the weights of
     aggregation. Whole-file clustering (`agglomeration.cluster`) knows `alike_distance`,
-    `together_cost`, `cluster_distance` and `min_share`.
+    `together_cost` and `min_share`. `speaker_cost` is what a speaker must
+    save of the distances of all voices to be one (`centres.price`).
     """
 
     schema_version: Literal[1] = SCHEMA_VERSION
@@ -113,5 +114,5 @@ class PipelineParameters(Value):
     embedding_mean: tuple[float, ...] = ()
     alike_distance: float = Field(default=0.65, gt=0, le=2)
     together_cost: float = Field(default=1.25, ge=0)
-    cluster_distance: float = Field(default=0.75, gt=0)
+    speaker_cost: float = Field(default=0.03, gt=0)
     min_share: float = Field(default=0.03, ge=0, le=1)

@@ -1,4 +1,4 @@
-"""Agglomerative clustering of the voices of a recording, and how many speakers they are."""
+"""Agglomerative clustering of the voices of a recording: groups that speakers may begin with."""
 
 from __future__ import annotations
 
@@ -46,10 +46,9 @@ class Voices:
     windows: NDArray[np.int64]
 
 
-def cluster(
-    voices: Voices, parameters: PipelineParameters, *, count: SpeakerCount
-) -> NDArray[np.int64]:
-    """Labels [voices], 0 and up; -1 for voices in clusters too small to be a speaker's.
+def groupings(voices: Voices, parameters: PipelineParameters) -> dict[int, NDArray[np.int64]]:
+    """Groups of voices by their number: labels [voices], 0 and up; -1 for voices in groups that are
+    too small to be a speaker's.
 
     First complete linkage, which keeps voices of one window apart, up to `alike_distance`: each
     cluster is one voice beyond doubt. Then these are merged, the nearest pair first, the distance
@@ -57,32 +56,27 @@ def cluster(
     the smaller one's voices that are heard in one window with the other. So two voices that answer
     each other remain two where a channel makes all voices of a recording alike.
 
-    A cluster is a speaker's from `min_share` of the voices on, so that a few odd voices are no
-    speaker and do not use up a number that is given. Of the stages of merging with an allowed
-    number of speakers, the one nearest to `cluster_distance` is taken.
+    A group is a speaker's from `min_share` of the voices on. Of the stages of merging with the same
+    number of these, it is the last.
     """
     total = len(voices.embeddings)
     if total < 2:
-        return np.zeros(total, np.int64)
+        return {total: np.zeros(total, np.int64)}
     cosines: Floats = pdist(voices.embeddings, metric="cosine")
     fine = fcluster(
         linkage(_held_apart(cosines, voices), method="complete"),
         parameters.alike_distance,
         "distance",
     )
-    smallest = max(1, round(parameters.min_share * total))
     stages = _merged(
         fine.astype(np.int64) - 1,
         squareform(cosines),
         together=_together(voices),
         cost=parameters.together_cost,
     )
-    low = count.exactly or count.at_least
-    high = count.exactly or count.at_most or parameters.max_speakers
-    chosen = _nearest_stage(
-        stages, low=low, high=high, smallest=smallest, distance=parameters.cluster_distance
-    )
-    return _large_only(chosen, smallest=smallest)
+    smallest = max(1, round(parameters.min_share * total))
+    large = [_large_only(labels, smallest=smallest) for labels in stages]
+    return {int(labels.max()) + 1: labels for labels in large}
 
 
 def _held_apart(cosines: Floats, voices: Voices) -> Floats:
@@ -105,12 +99,12 @@ def _together(voices: Voices) -> NDArray[np.bool_]:
 
 def _merged(
     labels: NDArray[np.int64], cosines: Floats, *, together: NDArray[np.bool_], cost: float
-) -> list[tuple[float, NDArray[np.int64]]]:
-    """Stages of merging: the distance at which each begins, and its labels [voices]."""
+) -> list[NDArray[np.int64]]:
+    """Stages of merging: the labels [voices] of each."""
     member = np.eye(labels.max() + 1)[labels]
     sums, shared = member.T @ cosines @ member, member.T @ together @ member
     sizes = member.sum(axis=0)
-    stages = [(0.0, labels)]
+    stages = [labels]
     while len(sizes) > 1:
         smaller = np.minimum(sizes[:, None], sizes[None])
         distances = sums / (sizes[:, None] * sizes[None])
@@ -118,7 +112,6 @@ def _merged(
         np.fill_diagonal(distances, np.inf)
         pair = np.unravel_index(np.argmin(distances), distances.shape)
         first, second = sorted(int(each) for each in pair)
-        height = float(distances[first, second])
         for table in (sums, shared):
             table[first] += table[second]
             table[:, first] += table[:, second]
@@ -127,26 +120,8 @@ def _merged(
         sizes = np.delete(sizes, second)
         labels = np.where(labels == second, first, labels)
         labels = labels - (labels > second)
-        stages.append((max(height, stages[-1][0]), labels))
+        stages.append(labels)
     return stages
-
-
-def _nearest_stage(
-    stages: list[tuple[float, NDArray[np.int64]]],
-    *,
-    low: int,
-    high: int,
-    smallest: int,
-    distance: float,
-) -> NDArray[np.int64]:
-    """Labels of the stage whose number of speakers is allowed and whose height is nearest."""
-    ranked = []
-    for index, (begins, labels) in enumerate(stages):
-        ends = stages[index + 1][0] if index + 1 < len(stages) else np.inf
-        speakers = int((np.bincount(labels) >= smallest).sum())
-        missed = max(0, low - speakers, speakers - high) if speakers else len(labels)
-        ranked.append((missed, max(0.0, begins - distance, distance - ends), index))
-    return stages[min(ranked)[2]][1]
 
 
 def _large_only(labels: NDArray[np.int64], *, smallest: int) -> NDArray[np.int64]:

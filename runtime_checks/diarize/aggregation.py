@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -26,113 +29,62 @@ def frames_before(sample: int, geometry: FrameGeometry) -> int:
     return max(0, -((field - 2 * sample) // (2 * step)))
 
 
-class Aggregator:
-    """Hamming-weighted mean over windows, of which frames are taken when they are decided.
+@dataclass(frozen=True)
+class Placed:
+    """A window: its scores [num_frames, slots], the first of them at frame `first` of the
+    recording's grid, and the column of each slot, [slots] (below zero: nobody's)."""
+
+    first: int
+    scores: NDArray[np.floating]
+    columns: NDArray[np.int64]
+
+    def within(self, begin: int, end: int) -> tuple[slice, slice]:
+        """Its own frames that lie in [begin, end), and where they lie there."""
+        low = min(max(begin, self.first), end)
+        high = max(low, min(end, self.first + len(self.scores)))
+        return slice(low - self.first, high - self.first), slice(low - begin, high - begin)
+
+
+def mean_scores(
+    windows: Sequence[Placed], *, begin: int, end: int, weights: Floats, columns: int
+) -> tuple[Floats, NDArray[np.bool_]]:
+    """Scores [end - begin, columns] of frames, and which of them any window holds.
 
     Coria et al. 2021, section 2.1: the score of a frame is the mean over the windows that hold it,
-    weighted by a Hamming window, since scores are best in a window's middle. `power` sharpens it:
-    at a low latency all windows hold a frame near their end, and the one that heard most of what
-    followed should count most. Windows come in order of time, each as [num_frames, columns].
-    Frames before the recording's start are left out.
+    by `weights` [num_frames], a Hamming window, since scores are best in a window's middle.
     """
-
-    def __init__(self, *, num_frames: int, columns: int, power: float = 1.0) -> None:
-        self._weights: Floats = np.hamming(num_frames).astype(np.float64) ** power
-        self._sums: Floats = np.zeros((0, columns))
-        self._totals: Floats = np.zeros(0)
-        self._taken = 0
-
-    def add(self, scores: NDArray[np.floating], *, first: int) -> None:
-        """Add a window's scores [num_frames, columns], the first of them at frame `first`."""
-        skipped = max(0, self._taken - first)
-        begin = first + skipped - self._taken
-        end = begin + len(scores) - skipped
-        if end <= begin:
-            return
-        self._grow(end)
-        weights = self._weights[skipped:]
-        self._sums[begin:end] += weights[:, None] * scores[skipped:]
-        self._totals[begin:end] += weights
-
-    def take(self, until: int) -> Floats:
-        """Scores [frames, columns] of the frames from those taken before up to `until`.
-
-        A frame that no window holds (a window has none at its very edges) gets the score of the
-        frame before it.
-        """
-        count = max(0, until - self._taken)
-        self._grow(count)
-        sums, totals = self._sums[:count], self._totals[:count]
-        means = np.divide(sums, totals[:, None], out=np.zeros_like(sums), where=totals[:, None] > 0)
-        for frame in np.flatnonzero(totals == 0):
-            if frame:
-                means[frame] = means[frame - 1]
-        self._sums, self._totals = self._sums[count:], self._totals[count:]
-        self._taken += count
-        return means
-
-    def _grow(self, frames: int) -> None:
-        missing = frames - len(self._sums)
-        if missing > 0:
-            self._sums = np.pad(self._sums, ((0, missing), (0, 0)))
-            self._totals = np.pad(self._totals, (0, missing))
+    sums, totals = np.zeros((end - begin, columns)), np.zeros(end - begin)
+    for window in windows:
+        mine, here = window.within(begin, end)
+        totals[here] += weights[mine]
+        for slot in np.flatnonzero(window.columns >= 0):
+            sums[here, window.columns[slot]] += weights[mine] * window.scores[mine, slot]
+    held = totals > 0
+    return np.divide(sums, totals[:, None], out=sums, where=held[:, None]), held
 
 
-class VotedScores:
-    """One score a frame and slot, and all windows that hold the frame vote whose it is.
+def voted_scores(
+    windows: Sequence[Placed], *, begin: int, end: int, weights: Floats, columns: int
+) -> tuple[Floats, NDArray[np.bool_]]:
+    """The same for a segmentation that scores every frame once: windows vote whose the score is.
 
-    For a segmentation that scores every frame once: windows say the same of a frame, and differ in
-    who they take a slot for. The mean over windows would share a score out among speakers until
-    nobody reaches a threshold. Votes weigh as scores do in `Aggregator`; a slot that is nobody's in
-    a window, or not active in it, has no vote there.
+    They say the same of a frame, and differ in who they take a slot for: the mean over windows
+    would share a score out among speakers until nobody reaches a threshold. Votes weigh as scores
+    do; a slot that is nobody's in a window, or not active in it, has no vote there.
     """
-
-    def __init__(self, *, num_frames: int, slots: int, columns: int, power: float = 1.0) -> None:
-        self._weights: Floats = np.hamming(num_frames).astype(np.float64) ** power
-        self._scores: Floats = np.zeros((0, slots))
-        self._votes: Floats = np.zeros((0, slots, columns))
-        self._held = self._taken = 0
-
-    def add(
-        self, scores: NDArray[np.floating], assignment: NDArray[np.int64], *, first: int
-    ) -> None:
-        """Add a window's scores [num_frames, slots], the first of them at frame `first`, and the
-        column of each slot, [slots] (below zero: nobody's)."""
-        skipped = max(0, self._taken - first)
-        begin = first + skipped - self._taken
-        end = begin + len(scores) - skipped
-        if end <= begin:
-            return
-        self._grow(end)
-        self._held = first + len(scores)
+    slots = max((window.scores.shape[1] for window in windows), default=0)
+    scores, held = np.zeros((end - begin, slots)), np.zeros(end - begin, np.bool_)
+    votes = np.zeros((end - begin, slots, columns))
+    for window in windows:
+        mine, here = window.within(begin, end)
+        held[here] = True
         # Slots that are not active in a window are zero in it, whatever they are in others.
-        known = self._scores[begin:end]
-        np.maximum(known, scores[skipped:], out=known)
-        for slot in np.flatnonzero(assignment >= 0):
-            self._votes[begin:end, slot, assignment[slot]] += self._weights[skipped:]
-
-    def take(self, until: int) -> Floats:
-        """Scores [frames, columns] of the frames from those taken before up to `until`.
-
-        A frame that no window holds gets the scores of the frame before it.
-        """
-        count = max(0, until - self._taken)
-        self._grow(count)
-        votes, scores = self._votes[:count], self._scores[:count]
-        placed = np.zeros((count, votes.shape[2]))
-        for slot in range(scores.shape[1]):
-            voted = np.flatnonzero(votes[:, slot].any(axis=1))
-            winner = votes[voted, slot].argmax(axis=1)
-            placed[voted, winner] = np.maximum(placed[voted, winner], scores[voted, slot])
-        last = max(0, self._held - self._taken)
-        if 0 < last < count:
-            placed[last:] = placed[last - 1]
-        self._scores, self._votes = self._scores[count:], self._votes[count:]
-        self._taken += count
-        return placed
-
-    def _grow(self, frames: int) -> None:
-        missing = frames - len(self._scores)
-        if missing > 0:
-            self._scores = np.pad(self._scores, ((0, missing), (0, 0)))
-            self._votes = np.pad(self._votes, ((0, missing), (0, 0), (0, 0)))
+        scores[here] = np.maximum(scores[here], window.scores[mine])
+        for slot in np.flatnonzero(window.columns >= 0):
+            votes[here, slot, window.columns[slot]] += weights[mine]
+    placed = np.zeros((end - begin, columns))
+    for slot in range(slots):
+        voted = np.flatnonzero(votes[:, slot].any(axis=1))
+        winner = votes[voted, slot].argmax(axis=1)
+        placed[voted, winner] = np.maximum(placed[voted, winner], scores[voted, slot])
+    return placed, held

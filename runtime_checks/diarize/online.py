@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -14,7 +14,7 @@ from export.types import PipelineParameters
 
 from ..parity.decisions import Bools
 from ..results import Turn
-from .aggregation import Aggregator, VotedScores, first_frame, frames_before
+from .aggregation import Placed, first_frame, frames_before, mean_scores, voted_scores
 from .decisions import Floats, hysteresis
 from .incremental import IncrementalClustering
 from .stages import Samples, Stages, WindowSpeech, listen
@@ -46,19 +46,13 @@ class Decision:
     clustering_ms: float
 
 
-def place(speech: WindowSpeech, assignment: NDArray[np.int64], *, speakers: int) -> Floats:
-    """A window's scores [frames, slots] in the columns of their speakers, [frames, speakers]."""
-    placed = np.zeros((len(speech.scores), speakers))
-    for slot in np.flatnonzero(assignment >= 0):
-        placed[:, assignment[slot]] = speech.scores[:, slot]
-    return placed
-
-
 class DecidedFrames:
     """Windows that are assigned in, frames that are decided out: aggregation and thresholds.
 
-    `scored_once` says that all windows have the same score of a frame, so that only whose it is has
-    to be found (`VotedScores`).
+    A window is kept until its last frame is decided; until then `reassign` may change whose its
+    slots are. `scored_once` says that all windows have the same score of a frame, so that only
+    whose it is has to be found. A frame that no window holds (a window has none at its very edges)
+    is like the one before it.
     """
 
     def __init__(
@@ -70,38 +64,49 @@ class DecidedFrames:
         scored_once: bool = False,
     ) -> None:
         self._geometry, self._parameters = stages.spec.geometry, parameters
-        self._speakers, frames = speakers, self._geometry.num_frames
-        power = parameters.hamming_power
-        self._aggregator = Aggregator(num_frames=frames, columns=speakers, power=power)
-        self._voted = (
-            VotedScores(
-                num_frames=frames, slots=len(stages.spec.classes), columns=speakers, power=power
-            )
-            if scored_once
-            else None
-        )
+        self._speakers = speakers
+        hamming: Floats = np.hamming(self._geometry.num_frames).astype(np.float64)
+        self._weights: Floats = hamming**parameters.hamming_power
+        self._scores_of = voted_scores if scored_once else mean_scores
+        self._windows: list[tuple[WindowSpeech, Placed]] = []
+        self._taken = 0
+        self._last: Floats = np.zeros(speakers)
         self._before: Bools = np.zeros(speakers, np.bool_)
 
     def add(self, speech: WindowSpeech, assignment: NDArray[np.int64]) -> None:
         """Add a window."""
         first = first_frame(speech.start, self._geometry)
-        if self._voted is not None:
-            self._voted.add(speech.scores, assignment, first=first)
-            return
-        placed = place(speech, assignment, speakers=self._speakers)
-        self._aggregator.add(placed, first=first)
+        self._windows.append((speech, Placed(first, speech.scores, assignment)))
+
+    def reassign(self, label: Callable[[WindowSpeech], NDArray[np.int64]]) -> None:
+        """Let `label` say anew who speaks in the windows that hold frames not decided yet."""
+        self._windows = [
+            (speech, replace(placed, columns=label(speech))) for speech, placed in self._windows
+        ]
 
     def until(self, sample: int) -> Bools:
         """Who speaks in the frames up to a sample that were not given before."""
-        taking = self._aggregator if self._voted is None else self._voted
-        scores = taking.take(frames_before(sample, self._geometry))
+        begin, end = self._taken, max(self._taken, frames_before(sample, self._geometry))
+        scores, held = self._scores_of(
+            [placed for _, placed in self._windows],
+            begin=begin,
+            end=end,
+            weights=self._weights,
+            columns=self._speakers,
+        )
+        for frame in np.flatnonzero(~held):
+            scores[frame] = scores[frame - 1] if frame else self._last
         active = hysteresis(
             scores,
             onset=self._parameters.tau_active,
             offset=self._parameters.tau_inactive,
             before=self._before,
         )
-        self._before = active[-1] if len(active) else self._before
+        if end > begin:
+            self._last, self._before = scores[-1], active[-1]
+        self._taken = end
+        frames = self._geometry.num_frames
+        self._windows = [each for each in self._windows if each[1].first + frames > end]
         return active
 
 
@@ -120,7 +125,8 @@ def check_times(parameters: PipelineParameters, *, window_s: float) -> None:
 class OnlineDiarizer:
     """Decides, after every hop, the hop that lies `latency_s` back (Coria et al. 2021, section 2).
 
-    What it has decided never changes. Memory and time of a hop do not depend on how much was heard
+    What it has decided never changes; what is not decided yet follows from what is known by now,
+    however long ago it was heard. Memory and time of a hop do not depend on how much was heard
     before, but for one centre a speaker.
 
     With a `stateful` segmentation a hop scores its own frames only, once and for all. What a longer
@@ -185,6 +191,7 @@ class OnlineDiarizer:
         if speech is not None:
             assignment = self.clustering.assign(speech)
             self._frames.add(speech, assignment)
+            self._frames.reassign(self.clustering.label)
             self._heard = speech.end
         until = max(self._decided, until)
         active = self._frames.until(until)

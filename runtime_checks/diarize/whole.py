@@ -12,7 +12,8 @@ from scipy.optimize import linear_sum_assignment
 from export.types import PipelineParameters
 
 from ..results import Turn
-from .agglomeration import SpeakerCount, Voices, cluster
+from .agglomeration import SpeakerCount, Voices, groupings
+from .centres import Explanation, Heard, heard_in, price, settle, unit_rows, with_one_more
 from .decisions import Floats
 from .incremental import DOUBT, NOBODY
 from .online import DecidedFrames
@@ -20,9 +21,11 @@ from .stages import Samples, Stages, WindowSpeech, listen
 from .turns import TurnBuilder
 from .windows import RollingWindow
 
-MOST_VOICES = 2000
-"""Voices that are clustered at once; their distances take 32 MB."""
-ROUNDS = 2
+MOST_WINDOWS = 1500
+"""Windows whose voices are clustered at once; their distances take 32 MB. Of longer recordings
+it is every so many windows: they overlap, and long recordings say the same thing often."""
+IN_VAIN = 2
+"""Numbers of speakers above the best so far that are tried before giving up."""
 
 
 class WholeFileDiarizer:
@@ -77,49 +80,52 @@ def turns_of_windows(
 def assign_all(
     heard: Sequence[WindowSpeech], parameters: PipelineParameters, *, count: SpeakerCount
 ) -> list[NDArray[np.int64]]:
-    """The speaker of each slot of each window, [slots] (`NOBODY` where it is not active).
-
-    Voices with enough clean speech are clustered; then every window's slots go to the nearest
-    speakers, no two to one, and speakers are moved to the mean of what they were given.
-    """
-    voices = collect_voices(heard, parameters)
-    if not len(voices.embeddings):
-        # Nobody speaks alone for long enough anywhere: slots are all that is known.
+    """The speaker of each slot of each window, [slots] (`NOBODY` where it is not active)."""
+    stride = 1 + max(0, len(heard) - 1) // MOST_WINDOWS
+    voices = heard_in(heard[::stride], parameters)
+    if not len(voices.trust):
+        # Nobody speaks alone anywhere: slots are all that is known.
         return [np.where(each.active, np.arange(len(each.active)), NOBODY) for each in heard]
-    labels = cluster(voices, parameters, count=count)
-    centres = [voices.embeddings[labels == label].mean(axis=0) for label in range(labels.max() + 1)]
-    for _ in range(ROUNDS):
-        assignments = [nearest(each, np.stack(centres), parameters) for each in heard]
-        centres = _moved(heard, assignments, centres, parameters)
-    return assignments
+    centres = find_centres(voices, parameters, count=count)
+    return [nearest(each, centres, parameters) for each in heard]
 
 
-def collect_voices(heard: Sequence[WindowSpeech], parameters: PipelineParameters) -> Voices:
-    """Slots with clean speech enough for a speaker to be founded on, every so many windows.
+def find_centres(heard: Heard, parameters: PipelineParameters, *, count: SpeakerCount) -> Floats:
+    """Centres [speakers, dimension] of the speakers of a recording, in the order in which they are
+    first heard.
 
-    The stride is the smallest with which no more than `MOST_VOICES` remain: windows overlap, and
-    long recordings say the same thing often. Where no slot has so much clean speech, as in a
-    recording of a second, those with the most are taken.
+    For every number of speakers the better of two beginnings is settled: the groups of
+    agglomerative clustering, and the explanation with a speaker less and one more voice. Of the
+    numbers that are allowed it is the one that costs least, with `centres.price` for each speaker.
     """
-    slots = [
-        (index, int(slot))
-        for index, each in enumerate(heard)
-        for slot in np.flatnonzero(each.active & (each.clean_s > 0))
-    ]
-    enough = [(i, s) for i, s in slots if heard[i].clean_s[s] >= parameters.new_s]
-    if not enough and slots:
-        most = max(heard[i].clean_s[s] for i, s in slots)
-        enough = [(i, s) for i, s in slots if heard[i].clean_s[s] >= most / 2]
-    stride = 1
-    while sum(i % stride == 0 for i, _ in enough) > MOST_VOICES:
-        stride += 1
-    chosen = [(i, s) for i, s in enough if i % stride == 0]
-    if not chosen:
-        return Voices(np.zeros((0, 0)), np.zeros(0, np.int64))
-    return Voices(
-        embeddings=np.stack([heard[i].embeddings[s] for i, s in chosen]),
-        windows=np.array([i for i, _ in chosen], np.int64),
-    )
+    low = count.exactly or count.at_least
+    high = count.exactly or count.at_most or max(low, parameters.max_speakers)
+    windows, places = np.nonzero(heard.trust)
+    embeddings = heard.embeddings[windows, places]
+    groups = groupings(Voices(embeddings, windows), parameters)
+    paid = price(heard, parameters)
+    tried: list[Explanation] = []
+    for number in range(1, high + 1):
+        begins = [with_one_more(heard, tried[-1])] if tried else []
+        if number in groups or not tried:
+            labels = groups.get(number, np.zeros(len(embeddings), np.int64))
+            begins.append(settle(heard, _means(embeddings, labels)))
+        tried.append(min(begins, key=lambda each: each.cost))
+        totals = [each.cost + paid * len(each.centres) for each in tried[low - 1 :]]
+        if totals and len(totals) > 1 + IN_VAIN + int(np.argmin(totals)):
+            break
+    return _in_order(tried[low - 1 + int(np.argmin(totals))])
+
+
+def _means(embeddings: Floats, labels: NDArray[np.int64]) -> Floats:
+    return np.stack([embeddings[labels == each].mean(axis=0) for each in range(labels.max() + 1)])
+
+
+def _in_order(found: Explanation) -> Floats:
+    """Centres in the order in which they are first heard; those that are never heard last."""
+    owners = found.owners[found.owners >= 0]
+    first = list(dict.fromkeys(int(each) for each in owners))
+    return found.centres[[*first, *(k for k in range(len(found.centres)) if k not in first)]]
 
 
 def nearest(
@@ -133,24 +139,8 @@ def nearest(
     found = np.full(len(speech.active), NOBODY, np.int64)
     slots = np.flatnonzero(speech.active)
     if len(slots):
-        lengths = np.maximum(np.linalg.norm(centres, axis=1, keepdims=True), 1e-12)
-        distances = 1 - speech.embeddings[slots] @ (centres / lengths).T
+        distances = 1 - speech.embeddings[slots] @ unit_rows(centres).T
         trust = np.clip(speech.clean_s[slots] / parameters.trusted_s, DOUBT, 1)
         rows, columns = linear_sum_assignment(trust[:, None] * distances)
         found[slots[rows]] = columns
     return found
-
-
-def _moved(
-    heard: Sequence[WindowSpeech],
-    assignments: Sequence[NDArray[np.int64]],
-    centres: Sequence[Floats],
-    parameters: PipelineParameters,
-) -> list[Floats]:
-    """Means of the embeddings that speakers were given; who was given none stays."""
-    sums = [np.zeros_like(centre) for centre in centres]
-    for speech, assignment in zip(heard, assignments, strict=True):
-        for slot in np.flatnonzero(speech.clean_s >= parameters.rho_update_s):
-            if assignment[slot] != NOBODY:
-                sums[assignment[slot]] += speech.embeddings[slot]
-    return [total if total.any() else old for total, old in zip(sums, centres, strict=True)]

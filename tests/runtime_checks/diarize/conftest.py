@@ -73,4 +73,4 @@ def stages() -> Stages:
 
 @pytest.fixture
 def parameters() -> PipelineParameters:
-    return PipelineParameters(delta_new=0.6, cluster_distance=0.6, latency_s=2.0)
+    return PipelineParameters(delta_new=0.6, latency_s=2.0)

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
 from export.types import FrameGeometry
-from runtime_checks.diarize.aggregation import Aggregator, first_frame, frames_before
+from runtime_checks.diarize.aggregation import (
+    Floats,
+    Placed,
+    first_frame,
+    frames_before,
+    mean_scores,
+    voted_scores,
+)
 
 GEOMETRY = FrameGeometry(
     sample_rate_hz=16000,
@@ -35,7 +44,7 @@ def test_frames_before_a_sample_are_those_with_an_earlier_centre(sample: int) ->
     starts=st.lists(st.integers(1, 3), min_size=1, max_size=12),
     cuts=st.lists(st.integers(0, 40), max_size=12),
 )
-def test_a_stream_gives_what_the_whole_gives(seed: int, starts: list[int], cuts: list[int]) -> None:
+def test_parts_give_the_published_mean(seed: int, starts: list[int], cuts: list[int]) -> None:
     frames, columns = 8, 2
     rng = np.random.default_rng(seed)
     firsts = [int(first) - frames // 2 for first in np.cumsum(starts)]
@@ -50,25 +59,64 @@ def test_a_stream_gives_what_the_whole_gives(seed: int, starts: list[int], cuts:
                 totals[first + frame] += np.hamming(frames)[frame]
     expected = sums / np.maximum(totals, 1e-12)
 
-    stream = Aggregator(num_frames=frames, columns=columns)
-    taken = []
-    for first, scores, cut in zip(firsts, windows, [*cuts, *[0] * len(firsts)], strict=False):
-        stream.add(scores, first=first)
-        taken.append(stream.take(min(cut, first + 1)))  # what no later window holds
-    taken.append(stream.take(total))
-    np.testing.assert_allclose(np.concatenate(taken), expected, atol=1e-12)
+    placed = [
+        Placed(first, scores, np.arange(columns))
+        for first, scores in zip(firsts, windows, strict=True)
+    ]
+    edges = sorted({0, total, *(cut for cut in cuts if cut <= total)})
+    taken = [
+        mean_scores(placed, begin=begin, end=end, weights=hamming(frames), columns=columns)
+        for begin, end in pairwise(edges)
+    ]
+    np.testing.assert_allclose(np.concatenate([part for part, _ in taken]), expected, atol=1e-12)
+    np.testing.assert_array_equal(np.concatenate([held for _, held in taken]), totals[:, 0] > 0)
 
 
-def test_frames_between_windows_repeat_the_one_before() -> None:
-    stream = Aggregator(num_frames=2, columns=1)
-    stream.add(np.array([[0.2], [0.6]]), first=0)
-    stream.add(np.array([[0.4], [0.8]]), first=3)
-    np.testing.assert_allclose(stream.take(5)[:, 0], [0.2, 0.6, 0.6, 0.4, 0.8])
+def one_slot(first: int, *scores: float, column: int = 0) -> Placed:
+    return Placed(first, np.array(scores)[:, None], np.array([column]))
+
+
+def hamming(count: int) -> Floats:
+    return np.hamming(count).astype(np.float64)
+
+
+def even(count: int) -> Floats:
+    return np.ones(count)
+
+
+def test_frames_that_no_window_holds_are_told() -> None:
+    windows = [one_slot(0, 0.2, 0.6), one_slot(3, 0.4, 0.8)]
+    for scores_of in (mean_scores, voted_scores):
+        scores, held = scores_of(windows, begin=0, end=5, weights=even(2), columns=1)
+        np.testing.assert_allclose(scores[:, 0], [0.2, 0.6, 0, 0.4, 0.8])
+        assert held.tolist() == [True, True, False, True, True]
 
 
 def test_a_frame_in_the_middle_of_a_window_weighs_more() -> None:
-    stream = Aggregator(num_frames=5, columns=1)
-    stream.add(np.ones((5, 1)), first=0)
-    stream.add(np.zeros((5, 1)), first=2)
-    middle, edge = np.hamming(5)[2], np.hamming(5)[0]
-    assert stream.take(3)[2, 0] == middle / (middle + edge)
+    weights = hamming(5)
+    windows = [one_slot(0, 1, 1, 1, 1, 1), one_slot(2, 0, 0, 0, 0, 0)]
+    scores, _ = mean_scores(windows, begin=2, end=3, weights=weights, columns=1)
+    assert scores[0, 0] == weights[2] / (weights[2] + weights[0])
+
+
+def test_nobodys_slots_lower_the_mean_and_have_no_vote() -> None:
+    windows = [one_slot(0, 0.8, 0.8), one_slot(0, 0.8, 0.8, column=-1)]
+    means, _ = mean_scores(windows, begin=0, end=2, weights=even(2), columns=1)
+    votes, _ = voted_scores(windows, begin=0, end=2, weights=even(2), columns=1)
+    np.testing.assert_allclose(means[:, 0], 0.4)
+    np.testing.assert_allclose(votes[:, 0], 0.8)
+
+
+def test_windows_vote_whose_a_frame_is_and_leave_its_score() -> None:
+    scores = np.array([[0.9, 0.0], [0.8, 0.0], [0.7, 0.6], [0.0, 0.5]])
+    silent = np.zeros((4, 2))
+    # By the last window slot 0 is not active any more, and slot 1 has got a speaker.
+    late = np.vstack([scores[2:], silent[:2]])
+    late[:, 0] = 0
+    windows = [
+        Placed(0, scores, np.array([0, -1])),
+        Placed(1, np.vstack([scores[1:], silent[:1]]), np.array([0, -1])),
+        Placed(2, late, np.array([1, 2])),
+    ]
+    found, _ = voted_scores(windows, begin=0, end=4, weights=hamming(4), columns=3)
+    np.testing.assert_allclose(found, [[0.9, 0, 0], [0.8, 0, 0], [0.7, 0, 0.6], [0, 0, 0.5]])

@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 
 from export.errors import RecipeError
 from export.types import Initial, PipelineParameters, StateSpec, StreamSpec, TensorSpec
-from runtime_checks.diarize.aggregation import VotedScores
 from runtime_checks.diarize.online import Decision, OnlineDiarizer
 from runtime_checks.diarize.stages import Stages
 from runtime_checks.diarize.stateful import StatefulSegmentation, nobody
@@ -159,25 +158,3 @@ def test_before_the_recording_nobody_speaks() -> None:
     probabilities = np.exp(nobody(powerset).astype(np.float64))
     assert (probabilities[:, 0] == 1).all()
     assert probabilities[:, 1:].max() < 1e-30
-
-
-def test_windows_vote_whose_a_frame_is_and_leave_its_score() -> None:
-    voted = VotedScores(num_frames=4, slots=2, columns=3)
-    scores = np.array([[0.9, 0.0], [0.8, 0.0], [0.7, 0.6], [0.0, 0.5]])
-    voted.add(scores, np.array([0, -1]), first=0)
-    silent = np.zeros((4, 2))
-    voted.add(np.vstack([scores[1:], silent[:1]]), np.array([0, -1]), first=1)
-    # By then slot 0 is not active any more, and slot 1 has got a speaker.
-    late = np.vstack([scores[2:], silent[:2]])
-    late[:, 0] = 0
-    voted.add(late, np.array([1, 2]), first=2)
-    expected = [[0.9, 0, 0], [0.8, 0, 0], [0.7, 0, 0.6], [0, 0, 0.5]]
-    np.testing.assert_allclose(voted.take(4), expected)
-
-
-def test_frames_that_are_not_scored_yet_repeat_the_last() -> None:
-    voted = VotedScores(num_frames=2, slots=1, columns=1)
-    voted.add(np.array([[0.2], [0.6]]), np.array([0]), first=0)
-    np.testing.assert_allclose(voted.take(3)[:, 0], [0.2, 0.6, 0.6])
-    voted.add(np.array([[0.3], [0.4]]), np.array([0]), first=2)
-    np.testing.assert_allclose(voted.take(4)[:, 0], [0.4])
