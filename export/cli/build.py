@@ -125,7 +125,8 @@ def command(
     from runtime_checks.der import DerSettings
 
     from ..models.running import HOP_S
-    from .building import BuildRequest, parity_record, run_build
+    from .building import BuildRequest, run_build
+    from .evidence import parity_record
     from .guarding import show_comparisons
     from .presenting import artifact_rows, exit_code, parse_limits, show_result
 

@@ -9,22 +9,16 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from ..budget import check_budgets
-from ..bundle import BundleWriter, write_goldens, write_manifest
+from ..bundle import write_goldens, write_manifest
+from ..bundle_place import BundleWriter
 from ..checkpoint import load_model, with_window
 from ..compress.layers import layers_in_float
 from ..pipeline import Exporter, Plan, created_by, plan
 from ..progress import Progress
 from ..types import (
     Artifact,
-    ArtifactProfile,
     Bundle,
     BundleContent,
-    FloatComparison,
-    GuardRecord,
-    LatencyRecord,
-    LatencyReport,
-    ParityRecord,
-    ProfileRecord,
     Verdict,
 )
 from .calibrating import (
@@ -33,6 +27,7 @@ from .calibrating import (
     load_calibration,
     write_calibration,
 )
+from .evidence import EVIDENCE, Measured, write_evidence
 from .guarding import fp32_partners
 from .inputs import load_audio, load_trials
 from .pipelining import add_pipeline
@@ -43,10 +38,6 @@ if TYPE_CHECKING:
     from runtime_checks.der import DerSettings
 
     from ..audio import Recording
-
-PARITY, LATENCY, PROFILE, REPORT = "parity.json", "latency.json", "profile.json", "report.html"
-GUARDS = "guard_rails.json"
-EVIDENCE = (PARITY, LATENCY, PROFILE, GUARDS, REPORT)
 
 
 @dataclass(frozen=True)
@@ -76,25 +67,6 @@ class BuildRequest:
     implied: bool = False
     parameters: Path | None = None
     calibration: CalibrationRequest = field(default_factory=CalibrationRequest)
-
-
-@dataclass(frozen=True)
-class Measured:
-    """What differs from run to run, for the bundle's evidence.
-
-    `comparisons` are the smaller artifacts beside fp32 of the same backend.
-    """
-
-    checked: CheckResult
-    latencies: tuple[LatencyReport, ...]
-    profiles: tuple[ArtifactProfile, ...]
-    comparisons: tuple[FloatComparison, ...]
-
-    @property
-    def verdict(self) -> Verdict:
-        """FAIL for a promise that is broken; else that of parity."""
-        broken = any(each.broken for each in self.comparisons)
-        return Verdict.FAIL if broken else self.checked.verdict
 
 
 @dataclass(frozen=True)
@@ -169,7 +141,7 @@ def _build(request: BuildRequest, progress: Progress) -> BuildResult:
         left_out = tuple(f"{r.backend}/{r.name} was left out: {why}" for r, why in planned.left_out)
         said = calibration_notes(exporter, given=bool(request.calibration.audio))
         notes = (*said, *left_out, *_weights_left(artifacts))
-        _write_evidence(folder, content, measured, notes=notes)
+        write_evidence(folder, content, measured, notes=notes)
         inner = [pipeline.content.embedding_path] if pipeline else []
         bundle = write_manifest(folder, content, evidence=[*EVIDENCE, *inner])
         verdict = Verdict.FAIL if pipeline and pipeline.failed else measured.verdict
@@ -252,45 +224,6 @@ def _measure(
     )
     fp32 = {key: made for key, (made, _) in partners.items()}
     return Measured(checked, latencies, profiles, compare_all(artifacts, fp32, latencies=latencies))
-
-
-def _write_evidence(
-    folder: Path,
-    content: BundleContent,
-    measured: Measured,
-    *,
-    notes: tuple[str, ...],
-) -> None:
-    from runtime_checks.report import write_html
-
-    checked, latencies, profiles = measured.checked, measured.latencies, measured.profiles
-    parity = parity_record(checked, notes=notes)
-    (folder / PARITY).write_text(parity.to_json(), encoding="utf-8")
-    (folder / LATENCY).write_text(LatencyRecord(reports=latencies).to_json(), encoding="utf-8")
-    (folder / PROFILE).write_text(ProfileRecord(profiles=profiles).to_json(), encoding="utf-8")
-    guards = GuardRecord(comparisons=measured.comparisons)
-    (folder / GUARDS).write_text(guards.to_json(), encoding="utf-8")
-    write_html(
-        folder / REPORT,
-        bundle=content,
-        reports=checked.reports,
-        timelines=checked.timelines,
-        latencies=latencies,
-        profiles=profiles,
-        comparisons=measured.comparisons,
-        notes=parity.notes,
-    )
-
-
-def parity_record(checked: CheckResult, *, notes: tuple[str, ...] = ()) -> ParityRecord:
-    """What a check found, as it is written to disk."""
-    return ParityRecord(
-        reports=checked.reports,
-        reference_der=checked.reference_der,
-        hop_s=checked.hop_s,
-        num_speech_windows=checked.num_speech_windows,
-        notes=(*checked.notes, *notes),
-    )
 
 
 def _weights_left(artifacts: tuple[Artifact, ...]) -> tuple[str, ...]:

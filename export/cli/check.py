@@ -90,8 +90,8 @@ def command(
 
     from ..bundle import verify_bundle
     from ..pipeline import Exporter
-    from .building import parity_record
     from .bundles import chosen_artifacts, model_of_bundle
+    from .evidence import parity_record
     from .inputs import load_audio, load_trials
     from .presenting import artifact_rows, exit_code, parse_limits, show_result
 
@@ -145,7 +145,7 @@ def command(
 def _timed_at_build(bundle: Path) -> tuple[LatencyReport, ...]:
     """What the bundle's evidence says of times; its hash was checked with the bundle's others."""
     from ..types import LatencyRecord
-    from .building import LATENCY
+    from .evidence import LATENCY
 
     file = bundle / LATENCY
     return LatencyRecord.model_validate_json(file.read_text()).reports if file.is_file() else ()
@@ -154,7 +154,7 @@ def _timed_at_build(bundle: Path) -> tuple[LatencyReport, ...]:
 def _profiled_at_build(bundle: Path) -> tuple[ArtifactProfile, ...]:
     """What the bundle's evidence says of where the time goes."""
     from ..types import ProfileRecord
-    from .building import PROFILE
+    from .evidence import PROFILE
 
     file = bundle / PROFILE
     return ProfileRecord.model_validate_json(file.read_text()).profiles if file.is_file() else ()
@@ -163,7 +163,7 @@ def _profiled_at_build(bundle: Path) -> tuple[ArtifactProfile, ...]:
 def _compared_at_build(bundle: Path) -> tuple[FloatComparison, ...]:
     """What the bundle's evidence says of smaller artifacts beside fp32."""
     from ..types import GuardRecord
-    from .building import GUARDS
+    from .evidence import GUARDS
 
     file = bundle / GUARDS
     return GuardRecord.model_validate_json(file.read_text()).comparisons if file.is_file() else ()

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..audio import Recording, cut_windows
-from ..bundle import MANIFEST, verify_bundle
+from ..bundle import verify_bundle
+from ..bundle_place import MANIFEST
 from ..checkpoint import LoadedModel
 from ..errors import AudioError, BundleError, RecipeError
 from ..progress import Progress

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..progress import Progress
-from .common import JsonOption, QuietOption, print_json, print_table, progress_bar, say
+from .common import JsonOption, QuietOption, print_json, print_table, say
+from .progress_lines import progress_lines
 
 if TYPE_CHECKING:
     from ..distil.record import TrainingRecord
@@ -268,34 +265,3 @@ def _print(record: TrainingRecord, out: Path) -> None:
     if rows:
         print_table(f"{record.config.student}, {record.parameters:,} parameters", rows)
     say(f"wrote {out}: weights of step {record.chosen_step}, card, record, log")
-
-
-@contextmanager
-def progress_lines(*, quiet: bool) -> Iterator[Progress]:
-    """A bar on a terminal; elsewhere (a log file) a line a minute with the remaining time."""
-    if quiet or sys.stderr.isatty():
-        with progress_bar(quiet=quiet) as bar:
-            yield bar
-    else:
-        yield line_progress(every_s=60)
-
-
-def line_progress(*, every_s: float) -> Progress:
-    """Progress as lines on stderr, at most one every `every_s` seconds a stage."""
-    import time
-
-    began: dict[str, tuple[float, int]] = {}
-    told: dict[str, float] = {}
-
-    def report(stage: str, done: int, total: int) -> None:
-        now = time.monotonic()
-        if stage in began and done <= began[stage][1]:  # the same stage, begun again
-            del began[stage], told[stage]
-        start, first = began.setdefault(stage, (now, done))
-        if now - told.setdefault(stage, start) < every_s or done == first:
-            return
-        told[stage] = now
-        left_s = (now - start) / (done - first) * (total - done)
-        say(f"{stage}: {done} of {total}, {left_s / 60:.0f} min left")
-
-    return report

@@ -81,8 +81,8 @@ def command(
     - `diarport distill-embedding -t ge2e/ -s resnet10 --speakers librispeech/ --hold-out 1998
       --hold-out 2033 --audio ami/train --rttm ami/train.rttm --out students/resnet10`
     """
-    from .distill import progress_lines
     from .distilling_embedding import EmbeddingRequest, run_distill_embedding
+    from .progress_lines import progress_lines
 
     settings = {
         "student": student,

@@ -95,8 +95,9 @@ def command(
     - `diarport search -t pytorch_model.bin --audio train.lst --rttm train.rttm --out search
       --storage postgresql://host/studies --study students --trials 200 --space space.toml`
     """
-    from .distill import progress_lines
-    from .searching import SearchRequest, run_search
+    from .progress_lines import progress_lines
+    from .search_inputs import SearchRequest
+    from .searching import run_search
 
     request = SearchRequest(
         teacher=teacher,

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..bundle import is_running
+from ..bundle_place import is_running
 from ..errors import TrainingError
 
 if TYPE_CHECKING:

@@ -6,7 +6,6 @@ import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 from torch import nn
@@ -15,12 +14,9 @@ from export.audio import Window
 from export.models.base import MODELS
 from export.progress import Progress
 from export.types import (
-    RUNGS,
     Artifact,
     ModelSpec,
     ParityReport,
-    ParitySummary,
-    Precision,
     Recipe,
     Role,
     Rung,
@@ -43,24 +39,12 @@ from .probe import fresh_export
 from .reference import ReferenceScores, double, evaluate, layer_outputs, torch_inputs
 from .rungs import Scores, not_run
 from .stress import PREFIX
+from .verdicts import AGAINST, Against, Examined, gather, not_run_report
 from .weights import weight_problems
 
 SPREAD_WINDOWS = 3  # looking into a file is slow, and its front-end is the same on every window
 SAME_WITHIN = 1e-9  # between equal modules in float64; the smallest change of a weight makes more
 FRONTENDS = ("frontend", "sincnet")  # its name in canonical models, and in pyannote's
-
-Against = Literal["compressed", "float"]
-
-
-@dataclass(frozen=True)
-class Examined:
-    """Verdicts on one artifact, its scores (None when they cannot be compared), and what its
-    runner has to tell."""
-
-    reports: tuple[ParityReport, ...]
-    summary: ParitySummary
-    scores: tuple[Scores, ...] | None
-    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -173,9 +157,6 @@ class Examiner:
     def spread(self) -> list[int]:
         """Indices of a few windows from all over."""
         return [int(i) for i in np.linspace(0, len(self.windows) - 1, SPREAD_WINDOWS)]
-
-
-AGAINST: tuple[Against, ...] = ("compressed", "float")
 
 
 @dataclass(frozen=True)
@@ -299,36 +280,3 @@ class _Inside:
         except Exception as error:
             # The verdict stands; only the layer's name is missing, and the report says why.
             return Divergence(None, f"no layer can be named ({type(error).__name__}: {error})")
-
-
-def not_run_report(
-    artifact: Artifact, against: Against, reason: str, *, role: Role
-) -> ParityReport:
-    recipe = artifact.recipe
-    precision: Precision = (
-        recipe.activation_precision if against == "compressed" else recipe.tolerance
-    )
-    return ParityReport(
-        artifact_path=artifact.path,
-        artifact_sha256=artifact.sha256,
-        against=against,
-        tolerance=precision,
-        rungs=tuple(not_run(name, reason) for name in RUNGS[role]),
-        der=None,
-        verdict=Verdict.NOT_RUN,
-        reason=reason,
-    )
-
-
-def gather(
-    artifact: Artifact, reports: Sequence[ParityReport], scores: tuple[Scores, ...] | None
-) -> Examined:
-    verdict = Verdict.worst([report.verdict for report in reports])
-    reason = next(
-        (f"against {r.against}: {r.reason}" for r in reports if r.verdict is verdict and r.reason),
-        None,
-    )
-    if verdict is Verdict.NOT_RUN:
-        reason = next((r.reason for r in reports if r.reason), None)
-    summary = ParitySummary(artifact_path=artifact.path, verdict=verdict, reason=reason)
-    return Examined(tuple(reports), summary, scores)

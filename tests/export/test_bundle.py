@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as stn
 
 from export.bundle import (
-    BundleWriter,
     GoldenArrays,
     file_entry,
     hash_path,
@@ -25,6 +24,7 @@ from export.bundle import (
     write_goldens,
     write_manifest,
 )
+from export.bundle_place import BundleWriter
 from export.errors import BundleError
 from export.types import (
     Artifact,
@@ -215,7 +215,7 @@ def test_a_killed_run_leaves_the_old_bundle(bundle: Path, stage: str) -> None:
     before = read_bundle(bundle)
     code = (
         "import os, signal, sys; from pathlib import Path\n"
-        "from export.bundle import BundleWriter\n"
+        "from export.bundle_place import BundleWriter\n"
         "target = Path(sys.argv[1])\n"
         "writer = BundleWriter(target).__enter__()\n"
         "(writer.folder / 'half').write_text('x')\n"

@@ -14,7 +14,7 @@ import pytest
 import soundfile
 import torch
 
-from export.bundle import MANIFEST
+from export.bundle_place import MANIFEST
 from export.checkpoint import LoadedModel, save_pyannote
 from export.pyannote_import import sample_recording
 

@@ -13,7 +13,7 @@ import soundfile
 
 from export.checkpoint import LoadedModel, load_model
 from export.cli.app import main
-from export.cli.distill import line_progress
+from export.cli.progress_lines import line_progress
 from export.distil.data import load_training_audio
 from export.distil.evaluate import measure_agreement
 from export.distil.record import TrainingRecord
