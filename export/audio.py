@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import soundfile
 from numpy.typing import NDArray
-from scipy.signal import resample_poly
 
 from .errors import AudioError
 from .types import FrameGeometry
@@ -123,6 +122,8 @@ def load_recording(path: Path, *, sample_rate_hz: int) -> Recording:
     samples = data.mean(axis=1)
     if rate != sample_rate_hz:
         notes.append(f"resampled from {rate} Hz to {sample_rate_hz} Hz")
+        from scipy.signal import resample_poly  # takes a third of a command's start
+
         ratio = Fraction(sample_rate_hz, rate)
         samples = resample_poly(samples, ratio.numerator, ratio.denominator)
     return Recording(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import os
 import sys
 from collections.abc import Callable
 
@@ -17,7 +19,11 @@ from export.cli import app
 from export.models.base import MODELS
 from export.pyannote_import import sample_recording
 
+# Two processes for two cores, here and in what they start: more threads would wait for each other.
 torch.set_num_threads(1)
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Graphs under work are full of cycles: with Python's threshold a tenth of the time goes into them.
+gc.set_threshold(50_000, 10, 10)
 
 
 @pytest.fixture(scope="session")

@@ -115,7 +115,7 @@ def test_a_broken_artifact_is_an_error_after_the_others_were_timed(
     artifact = Artifact.model_validate(manifest["content"]["artifacts"][0])
     shutil.rmtree(folder / COREML)
     write(folder, zoo_model, (artifact.model_copy(update={"sha256": hash_path(file)}),))
-    result = run(folder, "--model", "sinc-1bi", *QUICK)
+    result = run(folder, "--model", "sinc-1bi", *ONE_PROCESS)
     assert isinstance(result.exception, BundleError) and result.exception.exit_code == 2
     assert f"{ONNX} with 1 threads: load: BundleError" in str(result.exception)
     lines = [line.split() for line in result.stdout.splitlines() if line.strip()]

@@ -216,10 +216,10 @@ def test_a_model_with_more_layers_keeps_them_in_order(tmp_path: Path) -> None:
             np.testing.assert_array_equal(op.inputs[key].val, value)
 
 
-@pytest.mark.parametrize("seed", ["0", "7"])
 def test_another_process_writes_the_same_bytes_and_nothing_on_the_terminal(
-    seed: str, half: Exported, zoo_model: LoadedModel, tmp_path: Path
+    half: Exported, zoo_model: LoadedModel, tmp_path: Path
 ) -> None:
+    """Strings hash at random here, and by a seed there."""
     code = (
         "import sys; from pathlib import Path\n"
         "from export.backends.base import BACKENDS, RECIPES\n"
@@ -235,7 +235,7 @@ def test_another_process_writes_the_same_bytes_and_nothing_on_the_terminal(
         capture_output=True,
         text=True,
         check=True,
-        env=os.environ | {"PYTHONHASHSEED": seed},
+        env=os.environ | {"PYTHONHASHSEED": "7"},
     )
     assert ran.stdout.split() == [half[0].sha256]
     assert ran.stderr == ""

@@ -144,7 +144,7 @@ def test_the_program_does_not_grow_with_the_window(
 
 @pytest.mark.parametrize(
     ("name", "powerset", "window_s"),
-    [("sinc-2uni-2lin", 2, 1.0), ("sinc-4bi-0lin", None, 10.0)],
+    [("sinc-2uni-2lin", 2, 1.0), ("sinc-2bi-0lin", None, 10.0)],
 )
 def test_every_shape_of_model(
     name: str,
