@@ -1,7 +1,6 @@
 """`diarport build`, `check` and `verify` as a user runs them, on real audio.
 
-Builds are processes of their own where that matters: what is killed, what must be the same twice,
-what is the first thing that a process does.
+What is killed, and what must be the same twice, is a process of its own.
 """
 
 from __future__ import annotations
@@ -52,8 +51,8 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any
     """A quick bundle with an fp32 and an fp16 artifact, and what `build --json` said."""
     out = tmp_path_factory.mktemp("built") / "bundle"
     recipes = ["--recipe", "fp32", "--recipe", "fp16"]
-    ran = build(*QUICK, *recipes, "--out", out, "--json")
-    assert ran.returncode == 0, ran.stderr
+    ran = run("build", *QUICK, *recipes, "--out", out, "--json")
+    assert ran.exit_code == 0, ran.stderr
     return out, json.loads(ran.stdout)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -103,8 +102,9 @@ def test_an_embedding_that_is_another_is_noticed(bundle: Path, tmp_path: Path) -
 
 
 def test_the_pipeline_decides_as_pytorch_does(bundle: Path, embedding: Path) -> None:
-    ran = run("check", bundle, "--pipeline", "--embedding", embedding, "--json")
-    assert ran.returncode == 0, ran.stderr.decode()
+    ask = ["check", str(bundle), "--pipeline", "--embedding", str(embedding), "--json"]
+    ran = CliRunner().invoke(app, ask)
+    assert ran.exit_code == 0, ran.stderr
     said = json.loads(ran.stdout)
     assert said["verdict"] == "PASS"
     assert [row["mode"] for row in said["der"]] == ["online", "whole file"]
@@ -227,15 +227,18 @@ def test_a_bundle_of_one_model_is_no_pipeline(diarport: Command, bundle: Path) -
     assert "a bundle without an embedding model" in told
 
 
-def test_two_models_without_a_bundle(embedding: Path, tmp_path: Path) -> None:
+def test_two_models_without_a_bundle(
+    embedding: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     audio, _ = sample_recording()
-    environment = os.environ | {"XDG_CACHE_HOME": str(tmp_path)}
-    ask: list[str | Path] = ["diarize", audio, "--embedding", embedding, "--speakers", "1", "-q"]
-    first = run(*ask, env=environment)
-    kept = sorted(path.name for path in tmp_path.glob("diarport/*/*"))
-    second = run(*ask, env=environment)
-    assert first.returncode == 0, first.stderr.decode()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    ask = ["diarize", str(audio), "--embedding", str(embedding), "--speakers", "1", "-q"]
+    first = CliRunner().invoke(app, ask)
+    kept = {path: path.stat().st_mtime_ns for path in tmp_path.glob("diarport/*/*")}
+    second = CliRunner().invoke(app, ask)
+    assert first.exit_code == 0, first.stderr
     assert first.stdout == second.stdout
-    assert b"speaker1" in first.stdout
-    assert kept == ["artifact.json", "artifact.json", "embedding.fp32.onnx",
-                    "segmentation.fp32.onnx"]  # fmt: skip
+    assert "speaker1" in first.stdout
+    assert sorted(path.name for path in kept) == ["artifact.json", "artifact.json",
+                    "embedding.fp32.onnx", "segmentation.fp32.onnx"]  # fmt: skip
+    assert all(path.stat().st_mtime_ns == time_ns for path, time_ns in kept.items())

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from export.lowering.scan_delegate import DelegatedCell, delegate_recurrence, lower_cell
+from export.lowering.shortcuts import lower_quickly
 from export.quiet import quiet_tools
 from export.rewrites.recurrent_cells import LstmCell
 from export.rewrites.recurrent_scan import RecurrentScan, RecurrentScans
@@ -73,7 +74,7 @@ def run_delegated(module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[list[T
     from executorch.exir import to_edge_transform_and_lower
     from executorch.runtime import Runtime
 
-    with quiet_tools(), torch.no_grad():
+    with quiet_tools(), lower_quickly(), torch.no_grad():
         delegate_recurrence(module, batch=inputs[0].shape[0])
         exported = torch.export.export(module, inputs)
         edge = to_edge_transform_and_lower(exported, partitioner=[XnnpackPartitioner()])
@@ -172,7 +173,7 @@ def test_a_cell_that_is_not_one_delegate_is_refused() -> None:
 def test_a_delegated_cell_brings_no_weights_of_its_own() -> None:
     scan = as_scan(make_layer(nn.GRU, bidirectional=True), steps=1)
     before = set(scan.state_dict())
-    with quiet_tools(), torch.no_grad():
+    with quiet_tools(), lower_quickly(), torch.no_grad():
         delegate_recurrence(scan, batch=1)
     assert before - set(scan.state_dict()) == {"cell.weight", "cell.new_bias"}
 
