@@ -20,7 +20,7 @@ def command(
     ] = None,
     segmentation: Annotated[
         str | None,
-        typer.Option(help="Without a bundle: the segmentation. Default: sinc-1bi-voices."),
+        typer.Option(help="Without a bundle: the segmentation. Default: sinc-2bi."),
     ] = None,
     embedding: Annotated[
         str | None, typer.Option(help="Without a bundle: the embedding model.")

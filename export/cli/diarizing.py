@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 EMBEDDING = "embedding"
 PARAMETERS = "pipeline.json"
-SEGMENTATION = "sinc-1bi-voices"
+SEGMENTATION = "sinc-2bi"
 BACKEND = "onnx_ort"
 STAND_IN = "fp32"
 

@@ -27,7 +27,7 @@ SHIPPED = {
     "mfcc80-1uni": (124_419, 95.2, 7.1),
     "sinc-1bi-gru": (221_805, 95.9, 6.7),
 }
-VOICES = "sinc-1bi-voices"  # the default of `diarize`, on whose held-out audio nothing was chosen
+VOICES = "sinc-1bi-voices"  # one on whose held-out audio nothing was chosen
 
 
 @pytest.fixture(scope="module", params=[*SHIPPED, VOICES])
