@@ -30,9 +30,6 @@ common."""
 FORBIDDEN = 1e6
 ROUNDS = 20
 POWER_ROUNDS = 10
-FEW_VOICES = 60.0
-"""Voices' worth of doubt: among few voices chance alone makes groups. In a recording that has just
-begun these count as heard already when a speaker's price is set."""
 NEIGHBOURS = 5
 
 Owners = NDArray[np.int64]
@@ -188,6 +185,20 @@ def with_one_less(
     return min((settle(heard, each) for each in begins), key=lambda each: each.cost)
 
 
-def price(heard: Heard, parameters: PipelineParameters) -> float:
-    """What a speaker must save to be one: `speaker_cost` of all that is heard."""
-    return parameters.speaker_cost * (heard.weight + FEW_VOICES)
+def price(heard: Heard, parameters: PipelineParameters, *, few: float = 0.0) -> float:
+    """What a speaker must save to be one: `speaker_cost` of all that is heard, and of `few` voices
+    more, since among few voices chance alone makes groups."""
+    return parameters.speaker_cost * (heard.weight + few)
+
+
+def total_cost(found: Explanation, *, paid: float, alone: float = 1.0) -> float:
+    """What is left unexplained, and `paid` for every speaker.
+
+    Who is never heard in one window with anybody else costs `alone` times as much: people who talk
+    to each other are heard together at every change of turns, whereas one person's voice that was
+    taken for two never is.
+    """
+    speakers = len(found.centres)
+    both = found.owners[(found.owners >= 0).all(axis=1)]
+    lonely = speakers - len(np.unique(both)) if speakers > 1 else 0
+    return found.cost + paid * (speakers + (alone - 1) * lonely)

@@ -8,7 +8,7 @@ from scipy.optimize import linear_sum_assignment
 
 from export.types import PipelineParameters
 
-from .centres import Explanation, Heard, price, settle, with_one_less, with_one_more
+from .centres import Explanation, Heard, price, settle, total_cost, with_one_less, with_one_more
 from .decisions import Floats
 from .memory import Memory
 from .stages import WindowSpeech
@@ -26,6 +26,8 @@ that are remembered: the more there are, the less one more changes."""
 STAYS = 0.7
 """Of a speaker's price: what one who is known must still save. It is less than what is asked of a
 new one, so that nobody comes and goes."""
+FEW_VOICES = 60.0
+"""Voices' worth of doubt when a recording has just begun (`centres.price`)."""
 YOUNG = 6
 """Windows with voices for which nobody who is new is given up."""
 
@@ -117,16 +119,16 @@ class IncrementalClustering:
         """Explain the voices that are remembered anew, with a speaker more or less if that pays."""
         heard = self._memory.heard()
         before = settle(heard, np.stack(self._sums))
-        paid = price(heard, self._parameters)
-        best, least = before, 0.0
+        paid = price(heard, self._parameters, few=FEW_VOICES)
+        best, least = before, total_cost(before, paid=paid)
         if self._free:
             more = with_one_more(heard, before)
-            if more.cost + paid - before.cost < least:
-                best, least = more, more.cost + paid - before.cost
+            if total_cost(more, paid=paid) < least:
+                best, least = more, total_cost(more, paid=paid)
         if self.num_speakers > 1:
             young = [k for k, column in enumerate(self._columns) if self._is_young(column)]
             less = with_one_less(heard, before, stay=young)
-            if less is not None and less.cost - STAYS * paid - before.cost < least:
+            if less is not None and total_cost(less, paid=paid) + (1 - STAYS) * paid < least:
                 best = less
         self._name(before, best, heard)
         self._memory.forget(best.owners)

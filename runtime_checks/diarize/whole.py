@@ -13,7 +13,16 @@ from export.types import PipelineParameters
 
 from ..results import Turn
 from .agglomeration import SpeakerCount, Voices, groupings
-from .centres import Explanation, Heard, heard_in, price, settle, unit_rows, with_one_more
+from .centres import (
+    Explanation,
+    Heard,
+    heard_in,
+    price,
+    settle,
+    total_cost,
+    unit_rows,
+    with_one_more,
+)
 from .decisions import Floats
 from .incremental import DOUBT, NOBODY
 from .online import DecidedFrames
@@ -24,6 +33,9 @@ from .windows import RollingWindow
 MOST_WINDOWS = 1500
 """Windows whose voices are clustered at once; their distances take 32 MB. Of longer recordings
 it is every so many windows: they overlap, and long recordings say the same thing often."""
+FEW_VOICES, ALONE = 20.0, 1.5
+"""Voices' worth of doubt (`centres.price`), less than online: the recording is over. And what a
+speaker costs who is never heard together with another (`centres.total_cost`)."""
 IN_VAIN = 2
 """Numbers of speakers above the best so far that are tried before giving up."""
 
@@ -96,14 +108,14 @@ def find_centres(heard: Heard, parameters: PipelineParameters, *, count: Speaker
 
     For every number of speakers the better of two beginnings is settled: the groups of
     agglomerative clustering, and the explanation with a speaker less and one more voice. Of the
-    numbers that are allowed it is the one that costs least, with `centres.price` for each speaker.
+    numbers that are allowed it is the one with the least `centres.total_cost`.
     """
     low = count.exactly or count.at_least
     high = count.exactly or count.at_most or max(low, parameters.max_speakers)
     windows, places = np.nonzero(heard.trust)
     embeddings = heard.embeddings[windows, places]
     groups = groupings(Voices(embeddings, windows), parameters)
-    paid = price(heard, parameters)
+    paid = price(heard, parameters, few=FEW_VOICES)
     tried: list[Explanation] = []
     for number in range(1, high + 1):
         begins = [with_one_more(heard, tried[-1])] if tried else []
@@ -111,7 +123,7 @@ def find_centres(heard: Heard, parameters: PipelineParameters, *, count: Speaker
             labels = groups.get(number, np.zeros(len(embeddings), np.int64))
             begins.append(settle(heard, _means(embeddings, labels)))
         tried.append(min(begins, key=lambda each: each.cost))
-        totals = [each.cost + paid * len(each.centres) for each in tried[low - 1 :]]
+        totals = [total_cost(each, paid=paid, alone=ALONE) for each in tried[low - 1 :]]
         if totals and len(totals) > 1 + IN_VAIN + int(np.argmin(totals)):
             break
     return _in_order(tried[low - 1 + int(np.argmin(totals))])

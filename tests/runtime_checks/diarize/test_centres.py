@@ -17,6 +17,7 @@ from runtime_checks.diarize.centres import (
     heard_in,
     price,
     settle,
+    total_cost,
     unit_rows,
     with_one_less,
     with_one_more,
@@ -75,7 +76,7 @@ def test_a_further_speaker_is_found_and_a_superfluous_one_given_up() -> None:
     one = settle(heard, heard.embeddings[:1, 0])
     two = with_one_more(heard, one)
     three = with_one_more(heard, two)
-    paid = price(heard, PARAMETERS)
+    paid = price(heard, PARAMETERS, few=20.0)
     assert one.cost - two.cost > paid
     assert two.cost - three.cost > paid
     assert three.cost - with_one_more(heard, three).cost < paid
@@ -85,6 +86,19 @@ def test_a_further_speaker_is_found_and_a_superfluous_one_given_up() -> None:
     assert again is not None
     assert again.cost == pytest.approx(three.cost)
     assert with_one_less(heard, four, stay=range(4)) is None
+
+
+def test_who_is_never_heard_with_anybody_costs_more() -> None:
+    alone = people([40, 30], spread=0.1)
+    found = settle(alone, np.eye(8)[:2])
+    assert total_cost(found, paid=1.0) == pytest.approx(found.cost + 2)
+    assert total_cost(found, paid=1.0, alone=1.5) == pytest.approx(found.cost + 3)
+    one = settle(alone, np.eye(8)[:1])
+    assert total_cost(one, paid=1.0, alone=1.5) == pytest.approx(one.cost + 1)
+    embeddings, trust = alone.embeddings.copy(), alone.trust.copy()
+    embeddings[0, 1], trust[0, 1] = np.eye(8)[1], 1.0
+    together = settle(Heard(embeddings, trust), np.eye(8)[:2])
+    assert total_cost(together, paid=1.0, alone=1.5) == pytest.approx(together.cost + 2)
 
 
 def window(start: int, embedding: list[float], clean_s: float) -> WindowSpeech:
