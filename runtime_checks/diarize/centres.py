@@ -30,6 +30,7 @@ common."""
 FORBIDDEN = 1e6
 ROUNDS = 20
 POWER_ROUNDS = 10
+SAME = 1e-9
 NEIGHBOURS = 5
 
 Owners = NDArray[np.int64]
@@ -157,7 +158,7 @@ def _halves(heard: Heard, found: Explanation, speaker: int) -> Floats | None:
     in which they scatter most (by power iteration); None where all are the same."""
     mine = heard.embeddings[found.owners == speaker]
     around = mine - mine.mean(axis=0) if len(mine) else mine
-    if not around.any():
+    if not np.linalg.norm(around) > SAME * len(mine):
         return None
     axis = around[np.square(around).sum(axis=1).argmax()]
     for _ in range(POWER_ROUNDS):

@@ -101,6 +101,16 @@ def test_who_is_never_heard_with_anybody_costs_more() -> None:
     assert total_cost(together, paid=1.0, alone=1.5) == pytest.approx(together.cost + 2)
 
 
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("count", [1, 2, 3, 7])
+def test_a_voice_that_is_always_the_same_has_no_halves(count: int) -> None:
+    same = np.tile(unit_rows(np.array([0.1, 0.2, 0.3])), (count, 1))
+    heard = Heard(np.stack([same, np.zeros_like(same)], axis=1), np.tile([1.0, 0.0], (count, 1)))
+    more = with_one_more(heard, settle(heard, same[:1]))
+    assert np.isfinite(more.centres).all()
+    assert more.cost == pytest.approx(0, abs=1e-12)
+
+
 def window(start: int, embedding: list[float], clean_s: float) -> WindowSpeech:
     return WindowSpeech(
         start=start,
