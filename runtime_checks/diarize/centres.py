@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from export.types import PipelineParameters
 
 from .decisions import Floats
-from .stages import WindowSpeech
+from .stages import WindowSpeech, unit_rows
 
 VOICES = 2
 """Of a window: those with the most clean speech. Three that all speak alone in five seconds are
@@ -88,13 +88,6 @@ def heard_in(windows: Sequence[WindowSpeech], parameters: PipelineParameters) ->
     pairs = [voices_of(each, parameters, least_s=least_s) for each in spoken]
     kept = [pair for pair in pairs if pair[1].any()]
     return Heard(np.stack([pair[0] for pair in kept]), np.stack([pair[1] for pair in kept]))
-
-
-def unit_rows(vectors: Floats) -> Floats:
-    """Vectors [.., dimension] at length one, or zero."""
-    lengths = np.linalg.norm(vectors, axis=-1, keepdims=True)
-    scaled: Floats = np.divide(vectors, lengths, out=np.zeros_like(vectors), where=lengths > 0)
-    return scaled
 
 
 def explain(heard: Heard, centres: Floats) -> Explanation:

@@ -110,7 +110,11 @@ def unit(embeddings: Floats, *, mean: tuple[float, ...]) -> Floats:
     Embeddings that are never negative, as GE2E's after its rectifier, lie in one corner of the
     space, where all cosine distances are small; around their mean they use all of it.
     """
-    centred = embeddings - np.asarray(mean) if mean else embeddings
-    length = np.linalg.norm(centred, axis=1, keepdims=True)
-    scaled: Floats = np.divide(centred, length, out=np.zeros_like(centred), where=length > 0)
+    return unit_rows(embeddings - np.asarray(mean) if mean else embeddings)
+
+
+def unit_rows(vectors: Floats) -> Floats:
+    """Vectors [.., dimension] at length one, or zero."""
+    lengths = np.linalg.norm(vectors, axis=-1, keepdims=True)
+    scaled: Floats = np.divide(vectors, lengths, out=np.zeros_like(vectors), where=lengths > 0)
     return scaled

@@ -20,19 +20,18 @@ from .centres import (
     price,
     settle,
     total_cost,
-    unit_rows,
     with_one_more,
 )
 from .decisions import Floats
 from .incremental import DOUBT, NOBODY
 from .online import DecidedFrames
-from .stages import Samples, Stages, WindowSpeech, listen
+from .stages import Samples, Stages, WindowSpeech, listen, unit_rows
 from .turns import TurnBuilder
 from .windows import RollingWindow
 
 MOST_WINDOWS = 1500
-"""Windows whose voices are clustered at once; their distances take 32 MB. Of longer recordings
-it is every so many windows: they overlap, and long recordings say the same thing often."""
+"""Windows whose voices are clustered at once; their distances take 72 MB if all have two voices. Of
+longer recordings it is every so many windows: they overlap, and say the same thing often."""
 FEW_VOICES, ALONE = 20.0, 1.5
 """Voices' worth of doubt (`centres.price`), less than online: the recording is over. And what a
 speaker costs who is never heard together with another (`centres.total_cost`)."""

@@ -18,12 +18,11 @@ from runtime_checks.diarize.centres import (
     price,
     settle,
     total_cost,
-    unit_rows,
     with_one_less,
     with_one_more,
 )
 from runtime_checks.diarize.memory import Memory
-from runtime_checks.diarize.stages import WindowSpeech
+from runtime_checks.diarize.stages import WindowSpeech, unit_rows
 
 PARAMETERS = PipelineParameters()
 

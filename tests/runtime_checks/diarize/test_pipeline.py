@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from export.errors import AudioError, RecipeError
 from export.types import PipelineParameters
 from runtime_checks.diarize.agglomeration import SpeakerCount
-from runtime_checks.diarize.online import Decision, OnlineDiarizer
-from runtime_checks.diarize.stages import Stages, listen
+from runtime_checks.diarize.online import DecidedFrames, Decision, OnlineDiarizer
+from runtime_checks.diarize.stages import Stages, WindowSpeech, listen
 from runtime_checks.diarize.whole import WholeFileDiarizer
 from runtime_checks.diarize.windows import RollingWindow
 from runtime_checks.results import Turn
@@ -196,6 +196,31 @@ def test_a_latency_that_cannot_be_is_refused(
 ) -> None:
     with pytest.raises(RecipeError, match="latency"):
         OnlineDiarizer(stages, parameters.model_copy(update=changes))
+
+
+@pytest.mark.parametrize("scored_once", [False, True])
+def test_undecided_frames_follow_a_new_label_and_unscored_ones_the_last(
+    scored_once: bool, stages: Stages, parameters: PipelineParameters
+) -> None:
+    speech = WindowSpeech(
+        start=0,
+        end=5000,
+        scores=np.full((246, 1), 0.9),
+        active=np.array([True]),
+        embeddings=np.ones((1, 1)),
+        clean_s=np.array([4.9]),
+        segmentation_ms=0.0,
+        embedding_ms=0.0,
+    )
+    frames = DecidedFrames(stages, parameters, speakers=2, scored_once=scored_once)
+    frames.add(speech, np.array([0]))
+    first = frames.until(2500)
+    frames.reassign(lambda _: np.array([1]))
+    second, third = frames.until(6000), frames.until(7000)
+    assert (first == [True, False]).all()
+    assert (second == [False, True]).all()
+    assert (third == [False, True]).all()
+    assert (len(first), len(second), len(third)) == (123, 175, 50)
 
 
 @pytest.mark.parametrize("wrong", [(0, 1, None), (None, 0, None), (None, 3, 2)])
